@@ -1,0 +1,97 @@
+"""Errors that a user can cause or meet, each with the exit status of the command line.
+
+The numbers follow the BSD ``sysexits.h`` meanings where one fits. Mistakes of the code itself
+stay plain ``ValueError``, ``TypeError`` or ``AssertionError``; only what a person can act on is
+an ``ActorMimicError``, and its message says what was expected and what came.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class ActorMimicError(Exception):
+    """Anything the command line reports as one line instead of a traceback."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(ActorMimicError):
+    """An unknown verb, option, game or value on the command line."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class DataError(ActorMimicError):
+    """A file is missing, damaged, or made for another game, action set or shape."""
+
+    exit_code: ClassVar[int] = 65
+
+
+class UnavailableError(ActorMimicError):
+    """An optional dependency or a device is not there; the message has the install line."""
+
+    exit_code: ClassVar[int] = 69
+
+
+class DivergenceError(ActorMimicError):
+    """Training produced a value that is not finite."""
+
+    exit_code: ClassVar[int] = 70
+
+
+class MemoryBudgetError(ActorMimicError):
+    """The replay memory asked for cannot fit; raised before training starts."""
+
+    exit_code: ClassVar[int] = 71
+
+
+class CannotCreateError(ActorMimicError):
+    """A directory or file cannot be created where the user asked for it."""
+
+    exit_code: ClassVar[int] = 73
+
+
+class StorageError(ActorMimicError):
+    """Reading or writing failed half-way: a full disk, a vanished mount."""
+
+    exit_code: ClassVar[int] = 74
+
+
+class LockedError(ActorMimicError):
+    """Another process owns the run directory; try again when it has ended."""
+
+    exit_code: ClassVar[int] = 75
+
+
+class UnsafeError(ActorMimicError):
+    """A file could run code when loaded, and the user has not allowed that."""
+
+    exit_code: ClassVar[int] = 77
+
+
+class ConfigError(ActorMimicError):
+    """A recipe or configuration has an unknown key or settings that contradict each other."""
+
+    exit_code: ClassVar[int] = 78
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Build the suggestion that ends an "unknown name" message.
+
+    Case is ignored, because ``Pong`` for ``pong`` is the commonest slip.
+
+    Args:
+        name: what the user typed.
+        choices: every valid name.
+
+    Returns:
+        ``"; did you mean 'pong'?"`` for the closest choice, or ``""`` when none is close.
+
+    Example:
+        >>> did_you_mean("pogn", ["boxing", "pong"])
+        "; did you mean 'pong'?"
+    """
+    by_folded_name = {choice.casefold(): choice for choice in choices}
+    closest = difflib.get_close_matches(name.casefold(), by_folded_name, n=1)
+    return f"; did you mean '{by_folded_name[closest[0]]}'?" if closest else ""
