@@ -1,0 +1,52 @@
+"""Exploration: how greedy actions become behaviour.
+
+Axes: n = environments. Actions are indices of the task's own action set.
+"""
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+
+def epsilon_greedy(
+    greedy_actions: Int64[np.ndarray, " n"],
+    *,
+    epsilon: float | Float[np.ndarray, " n"],
+    num_actions: int,
+    rng: np.random.Generator,
+) -> Int64[np.ndarray, " n"]:
+    """Replace each action, independently, by a uniformly random one with probability epsilon.
+
+    The random choice may fall on the greedy action again, so a greedy action is taken with
+    probability ``1 - epsilon + epsilon / num_actions``. Every call draws the same two vectors
+    from ``rng``, whatever epsilon is: two runs that differ in epsilon stay comparable.
+
+    Source: Mnih et al. (2015), Human-level control through deep reinforcement learning,
+    algorithm 1. No deviation.
+
+    Args:
+        greedy_actions: the actions to keep otherwise; not modified.
+        epsilon: a probability for all rows, or one for each row.
+        num_actions: size of the task's action set.
+        rng: the only source of randomness.
+
+    Returns:
+        The actions to take, a new array.
+
+    Raises:
+        ValueError: if an epsilon is outside ``[0, 1]``, its shape fits neither case, or there
+            is no action.
+    """
+    probability = np.asarray(epsilon)
+    if not np.all((probability >= 0.0) & (probability <= 1.0)):
+        raise ValueError(f"epsilon must be between 0 and 1, got {epsilon}")
+    if probability.shape not in ((), greedy_actions.shape):
+        raise ValueError(
+            f"epsilon must be a number or have shape {greedy_actions.shape}, "
+            f"got shape {probability.shape}"
+        )
+    if num_actions < 1:
+        raise ValueError(f"num_actions must be at least 1, got {num_actions}")
+
+    explores = rng.random(greedy_actions.shape) < probability
+    random_actions = rng.integers(num_actions, size=greedy_actions.shape, dtype=np.int64)
+    return np.where(explores, random_actions, greedy_actions)
