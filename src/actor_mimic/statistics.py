@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 Scores = Float[np.ndarray, " scores"] | Sequence[float | int]
+PooledScores = Float[np.ndarray, "..."] | Sequence[float | int]
 ScoreMatrix = Float[np.ndarray, "runs tasks"]
 
 # A resample draws as many indices as there are scores; blocks keep that to 8 MB.
@@ -56,7 +57,7 @@ def summarise(scores: Scores, *, seed: int) -> ScoreSummary:
     )
 
 
-def interquartile_mean(scores: Float[np.ndarray, "..."] | Sequence[float | int]) -> float:
+def interquartile_mean(scores: PooledScores) -> float:
     """Mean of the middle half of the scores.
 
     A quarter of the scores, rounded down, is dropped at each end, so four outliers in sixteen
@@ -74,14 +75,12 @@ def interquartile_mean(scores: Float[np.ndarray, "..."] | Sequence[float | int])
         >>> interquartile_mean([0.0, 1.0, 3.0, 1000.0])
         2.0
     """
-    values = np.sort(_checked(np.asarray(scores, dtype=np.float64).reshape(-1)))
+    values = np.sort(_checked(scores), axis=None)
     dropped = values.size // 4
     return float(values[dropped : values.size - dropped].mean())
 
 
-def optimality_gap(
-    scores: Float[np.ndarray, "..."] | Sequence[float | int], *, target: float = 1.0
-) -> float:
+def optimality_gap(scores: PooledScores, *, target: float = 1.0) -> float:
     """Mean amount by which scores miss a target; what exceeds it counts for nothing.
 
     Source: Agarwal et al. (2021), arXiv:2108.13264. No deviation.
@@ -97,7 +96,7 @@ def optimality_gap(
         >>> optimality_gap([0.5, 3.0])
         0.25
     """
-    values = _checked(np.asarray(scores, dtype=np.float64).reshape(-1))
+    values = _checked(scores)
     return float(np.maximum(target - values, 0.0).mean())
 
 
@@ -178,8 +177,8 @@ def stratified_bootstrap_ci(
         ValueError: if there are fewer than two runs or no tasks, a score is not finite, or an
             option is out of its range.
     """
-    values = _checked(np.asarray(scores, dtype=np.float64).reshape(-1)).reshape(scores.shape)
-    runs, tasks = values.shape
+    values = _checked(scores)
+    runs, tasks = len(values), values.shape[1]
     if runs < 2:
         raise ValueError("an interval needs at least two runs, got one")
     _check_options(confidence, resamples)
@@ -192,7 +191,7 @@ def stratified_bootstrap_ci(
     return _percentile_interval(np.asarray(statistics, dtype=np.float64), confidence)
 
 
-def _checked(scores: Scores) -> Float64[np.ndarray, " scores"]:
+def _checked(scores: PooledScores) -> Float64[np.ndarray, "..."]:
     values = np.asarray(scores, dtype=np.float64)
     if values.size == 0:
         raise ValueError("at least one score is needed, got none")
