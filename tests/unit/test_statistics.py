@@ -177,6 +177,12 @@ def test_many_scores_fit_in_memory():
     assert high - low == pytest.approx(2 * 1.96 / math.sqrt(20_000), rel=0.2)
 
 
+def test_no_more_resamples_are_drawn_than_asked_for():
+    low, high = bootstrap_mean_ci([0.0, 1.0, 10.0], seed=0, resamples=1)
+
+    assert low == high
+
+
 @pytest.mark.parametrize(
     ("episodes", "lowest", "highest"),
     [
