@@ -1,0 +1,208 @@
+"""Atari games through ale-py's vector environment: C++ emulators and preprocessing.
+
+Grey 84x84 frames, the maximum of the last two of each four emulator frames. ale-py is imported
+when the first game is made, because it is an optional (GPL-2.0-only) dependency.
+
+Episodes are ended here, by seeded masked resets, and not by the emulator's own auto-reset: that
+one inserts a dummy step whose action is ignored, and it resets with seeds that nobody chose.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt8
+
+from actor_mimic.actions import ATARI_ALPHABET
+from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep
+from actor_mimic.errors import UnavailableError, UsageError, did_you_mean
+from actor_mimic.protocols import FRAME_SKIP, MAX_EPISODE_FRAMES, Protocol
+
+SCREEN_SIZE = 84
+PICTURE_SHAPE = (210, 160)
+
+
+def _ale_py() -> Any:
+    try:
+        import ale_py
+        import ale_py.roms
+    except ImportError as error:
+        raise UnavailableError(
+            "Atari games need ale-py, which is not installed; "
+            "install it with: pip install 'actor-mimic[atari]'"
+        ) from error
+    return ale_py
+
+
+def atari_games() -> list[str]:
+    """Every game whose ROM ale-py ships, by its ROM name (``space_invaders``).
+
+    Raises:
+        UnavailableError: if ale-py is not installed.
+    """
+    return sorted(_ale_py().roms.get_all_rom_ids())
+
+
+def atari_action_names(game: str) -> tuple[str, ...]:
+    """Meanings of the game's minimal action set, in the ROM's own order.
+
+    Raises:
+        UnavailableError: if ale-py is not installed.
+        UsageError: if there is no such game.
+    """
+    return AtariEnvs(game, num_envs=1, num_threads=1, run_seed=0, repeat_action_probability=0.0,
+                     max_noops=0).action_names
+
+
+class AtariEnvs:
+    """N copies of one Atari game; see `VectorEnv`.
+
+    Args:
+        game: ROM name, ``pong`` or ``space_invaders``.
+        num_envs: how many emulators.
+        num_threads: C++ threads that step them; never left to the library, whose default takes
+            every core for each game.
+        run_seed: with the game, the environment and the episode it gives each episode's seed.
+        repeat_action_probability: sticky actions; 0 switches them off.
+        max_noops: at reset, a random number of no-ops up to this.
+        max_episode_frames: emulator frames after which an episode is truncated.
+        with_picture: also run a colour twin of the emulators in lockstep, for films.
+
+    Raises:
+        UnavailableError: if ale-py is not installed.
+        UsageError: if there is no such game.
+    """
+
+    frame_shape = (SCREEN_SIZE, SCREEN_SIZE)
+    frame_dtype = np.uint8
+    stack_size = 4
+    frame_skip = FRAME_SKIP
+
+    def __init__(
+        self,
+        game: str,
+        *,
+        num_envs: int,
+        num_threads: int,
+        run_seed: int,
+        repeat_action_probability: float,
+        max_noops: int,
+        max_episode_frames: int = MAX_EPISODE_FRAMES,
+        with_picture: bool = False,
+    ) -> None:
+        ale_py = _ale_py()
+        games = atari_games()
+        if game not in games:
+            raise UsageError(f"unknown game {game!r}{did_you_mean(game, games)}")
+        self.task = game
+        self.num_envs = num_envs
+        # Everything is passed: the library's defaults clip rewards and do not say so.
+        settings = {
+            "num_envs": num_envs,
+            "num_threads": min(num_threads, num_envs),
+            "max_num_frames_per_episode": max_episode_frames,
+            "repeat_action_probability": repeat_action_probability,
+            "full_action_space": False,
+            "stack_num": 1,
+            "frameskip": FRAME_SKIP,
+            "maxpool": True,
+            "noop_max": max_noops,
+            "episodic_life": False,
+            "life_loss_info": True,
+            "reward_clipping": False,
+            "use_fire_reset": True,
+        }
+        self._emulators = ale_py.AtariVectorEnv(
+            game, img_height=SCREEN_SIZE, img_width=SCREEN_SIZE, grayscale=True, **settings
+        )
+        self._twins = [self._emulators]
+        self._picture: UInt8[np.ndarray, "height width 3"] | None = None
+        if with_picture:
+            height, width = PICTURE_SHAPE
+            self._twins.append(
+                ale_py.AtariVectorEnv(
+                    game, img_height=height, img_width=width, grayscale=False, **settings
+                )
+            )
+        meanings = [ale_py.Action(action).name for action in self._emulators.ale.get_action_set()]
+        self.action_names = tuple(meanings)
+        assert set(meanings) <= set(ATARI_ALPHABET)
+        self._log = EpisodeLog(num_envs, run_seed=run_seed, task=game)
+
+    def reset(self) -> Frames:
+        """Starts every environment's next episode; frames are uint8 ``[envs, 84, 84]``."""
+        everywhere = np.ones(self.num_envs, dtype=bool)
+        return self._reset(everywhere, self._log.start(everywhere))
+
+    def send(self, actions: Int64[np.ndarray, " envs"]) -> None:
+        """Starts a step of all emulators."""
+        self._log.append(actions)
+        for twin in self._twins:
+            twin.send(actions)
+
+    def recv(self) -> VectorStep:
+        """Waits for the emulators, and resets those whose episode is over."""
+        final_frames, raw_reward, terminated, truncated, info = self._recv()
+        # With `life_loss_info` a lost life also says "terminated"; the game is over at 0 lives,
+        # in games without lives too.
+        game_over = terminated & (info["lives"] == 0)
+        over = game_over | truncated
+        frames = final_frames
+        if over.any():
+            frames = final_frames.copy()
+            frames[over] = self._reset(over, self._log.start(over))[over]
+        raw_reward = raw_reward.astype(np.float32)
+        return VectorStep(
+            frames=frames,
+            final_frames=final_frames,
+            raw_reward=raw_reward,
+            reward=np.clip(raw_reward, -1.0, 1.0),
+            terminated=game_over,
+            truncated=truncated & ~game_over,
+            life_lost=terminated & ~over,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Episode counters and the actions since each reset."""
+        return self._log.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Plays the recorded actions again; about 10,000 environment steps a second.
+
+        Raises:
+            DataError: if the state was taken from another number of environments.
+        """
+
+        def step(actions: Int64[np.ndarray, " envs"], _: Bool[np.ndarray, " envs"]) -> None:
+            for twin in self._twins:
+                twin.send(actions)
+            self._recv()
+
+        self._log.load_state_dict(state)
+        self._log.play_again(self._reset, step)
+
+    def picture(self) -> UInt8[np.ndarray, "height width 3"]:
+        """Environment 0 in colour, 210x160 RGB; needs ``with_picture=True``."""
+        if self._picture is None:
+            raise ValueError("made without with_picture=True")
+        return self._picture
+
+    def close(self) -> None:
+        """Frees the emulators."""
+        for twin in self._twins:
+            twin.close()
+
+    def _reset(self, over: Bool[np.ndarray, " envs"], seeds: Int64[np.ndarray, " over"]) -> Frames:
+        results = [twin.reset(seed=seeds, options={"reset_mask": over}) for twin in self._twins]
+        self._keep_picture(results[-1][0])
+        return results[0][0][:, 0]
+
+    def _recv(self) -> tuple[Frames, Any, Any, Any, dict[str, Any]]:
+        results = [twin.recv() for twin in self._twins]
+        self._keep_picture(results[-1][0])
+        frames, *rest = results[0]
+        return frames[:, 0], *rest
+
+    def _keep_picture(self, obs: UInt8[np.ndarray, "..."]) -> None:
+        if len(self._twins) > 1:
+            self._picture = obs[0, 0]

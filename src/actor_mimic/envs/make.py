@@ -1,0 +1,42 @@
+"""From the name of a task to its environments."""
+
+from actor_mimic.envs.atari import AtariEnvs
+from actor_mimic.envs.gymnasium import TASK_PREFIX, GymnasiumEnvs
+from actor_mimic.envs.vector_step import VectorEnv
+from actor_mimic.protocols import Protocol
+
+
+def make_envs(
+    task: str,
+    *,
+    num_envs: int,
+    run_seed: int,
+    protocol: Protocol,
+    num_threads: int = 1,
+    with_picture: bool = False,
+) -> VectorEnv:
+    """N environments of a task.
+
+    Args:
+        task: an Atari ROM name (``pong``), or ``gym:`` and a Gymnasium id.
+        num_envs: how many.
+        run_seed: every episode's seed derives from it.
+        protocol: sticky actions and no-op starts on Atari; other tasks have neither.
+        num_threads: C++ threads of the emulators; other tasks run in the caller's thread.
+        with_picture: make `VectorEnv.picture` available.
+
+    Raises:
+        UsageError: if there is no such task, or its spaces are not supported.
+        UnavailableError: if it is an Atari game and ale-py is not installed.
+    """
+    if task.startswith(TASK_PREFIX):
+        return GymnasiumEnvs(task, num_envs=num_envs, run_seed=run_seed, with_picture=with_picture)
+    return AtariEnvs(
+        task,
+        num_envs=num_envs,
+        num_threads=num_threads,
+        run_seed=run_seed,
+        repeat_action_probability=protocol.repeat_action_probability,
+        max_noops=protocol.max_noops,
+        with_picture=with_picture,
+    )

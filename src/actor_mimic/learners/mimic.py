@@ -1,0 +1,156 @@
+"""The Actor-Mimic objective: policy regression plus feature regression, over several tasks.
+
+Parisotto, Ba and Salakhutdinov (2016), arXiv:1511.06342, section 3.
+
+Axes: batch = examples of one task, alphabet = the student's action slots, features = units of a
+last hidden layer.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor, nn
+
+from actor_mimic.learners.gradient_step import (
+    gradient_step,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from actor_mimic.losses import (
+    feature_regression_loss,
+    policy_agreement,
+    policy_divergence,
+    policy_regression_loss,
+)
+from actor_mimic.networks.student import Student
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """Labelled observations of one task; teacher scores stand at their alphabet slots."""
+
+    obs: Shaped[Tensor, "batch ..."]
+    teacher_scores: Float[Tensor, "batch alphabet"]
+    teacher_features: Float[Tensor, "batch features"]
+
+
+class MimicLearner:
+    """Fits one student to several teachers.
+
+    Every task contributes the same number of examples, so the mean over examples weighs the
+    tasks equally.
+
+    Args:
+        student: already on its device.
+        regressors: one per task, in the order of the student's tasks; on the same device.
+        optimizer: over the student's and the regressors' parameters.
+        temperature: of the teachers' softmax, in the units of their scores.
+        feature_weight: beta of the paper; 0 leaves the feature loss out of the objective.
+        max_gradient_norm: larger gradients are scaled down to it.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        regressors: nn.ModuleDict,
+        optimizer: torch.optim.Optimizer,
+        *,
+        temperature: float,
+        feature_weight: float,
+        max_gradient_norm: float,
+    ) -> None:
+        self.student = student
+        self.regressors = regressors
+        self.optimizer = optimizer
+        self.updates = 0
+        self._temperature = temperature
+        self._feature_weight = feature_weight
+        self._max_gradient_norm = max_gradient_norm
+        self._device = next(student.parameters()).device
+        self._legal = torch.stack(
+            [action_map.legal() for action_map in student.action_maps.values()]
+        ).to(self._device)
+
+    def update(self, batches: Sequence[TaskBatch]) -> dict[str, Float[Tensor, ""]]:
+        """One optimiser step on one equal batch per task.
+
+        Args:
+            batches: in the order of the student's tasks, all of the same size.
+
+        Returns:
+            ``loss``, and per task ``TASK/policy_loss``, ``TASK/divergence`` (in nats),
+            ``TASK/feature_loss`` (only with a feature weight) and ``TASK/agreement`` (fraction of
+            examples where student and teacher prefer the same action), as tensors on the device.
+
+        Raises:
+            DivergenceError: if the loss or a gradient is not finite; nothing has changed then.
+        """
+        size = len(batches[0].obs)
+        obs = torch.cat([batch.obs for batch in batches]).to(self._device)
+        teacher_scores = torch.cat([batch.teacher_scores for batch in batches]).to(self._device)
+        legal = self._legal.repeat_interleave(size, dim=0)
+        output = self.student(obs)
+        policy = policy_regression_loss(
+            output.scores, teacher_scores, legal, temperature=self._temperature
+        )
+        feature = self._feature_losses(output.features.split(size), batches)
+        loss = (policy + self._feature_weight * feature).mean()
+        gradient_step(loss, self.optimizer, max_norm=self._max_gradient_norm)
+        self.updates += 1
+        return {"loss": loss.detach()} | self._metrics(
+            policy.detach(), feature.detach(), output.scores.detach(), teacher_scores, legal
+        )
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The optimiser; student and regressors are saved apart."""
+        return optimizer_tensors(self.optimizer), {"updates": self.updates}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Goes back to where `state_dict` was taken."""
+        restore_optimizer(self.optimizer, tensors)
+        self.updates = int(state["updates"])
+
+    def _feature_losses(
+        self, features: Sequence[Float[Tensor, "batch features"]], batches: Sequence[TaskBatch]
+    ) -> Float[Tensor, " examples"]:
+        if self._feature_weight == 0.0:
+            return torch.zeros(sum(len(part) for part in features), device=self._device)
+        return torch.cat(
+            [
+                feature_regression_loss(
+                    regressor(part), batch.teacher_features.to(self._device)
+                )
+                for regressor, part, batch in zip(
+                    self.regressors.values(), features, batches, strict=True
+                )
+            ]
+        )
+
+    @torch.no_grad()
+    def _metrics(
+        self,
+        policy: Float[Tensor, " examples"],
+        feature: Float[Tensor, " examples"],
+        scores: Float[Tensor, "examples alphabet"],
+        teacher_scores: Float[Tensor, "examples alphabet"],
+        legal: Bool[Tensor, "examples alphabet"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        tasks = list(self.student.action_maps)
+        columns = {
+            "policy_loss": policy,
+            "divergence": policy_divergence(
+                scores, teacher_scores, legal, temperature=self._temperature
+            ),
+            "agreement": policy_agreement(scores, teacher_scores, legal).float(),
+        }
+        if self._feature_weight:
+            columns["feature_loss"] = feature
+        means = {name: column.view(len(tasks), -1).mean(1) for name, column in columns.items()}
+        return {
+            f"{task}/{name}": values[index]
+            for name, values in means.items()
+            for index, task in enumerate(tasks)
+        }

@@ -1,0 +1,160 @@
+"""PQN: Q-learning from parallel environments, with neither replay nor target network.
+
+Gallici et al. (2024), Simplifying Deep Temporal Difference Learning, arXiv:2407.04811. What takes
+the place of the two is normalisation inside the network and lambda-returns over short rollouts.
+
+Axes: t = consecutive steps of one rollout, n = environments.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor
+
+from actor_mimic.errors import ConfigError
+from actor_mimic.learners.gradient_step import (
+    gradient_step,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from actor_mimic.losses import lambda_regression_loss
+from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.returns import lambda_returns
+from actor_mimic.seeding import generator_state, restore_generator
+
+
+class Trajectories:
+    """T steps of N environments, kept on the learner's device and overwritten every rollout."""
+
+    def __init__(
+        self, num_steps: int, num_envs: int, obs: Shaped[Tensor, "envs ..."], device: str
+    ) -> None:
+        size = (num_steps, num_envs)
+        self.obs = torch.empty((*size, *obs.shape[1:]), dtype=obs.dtype, device=device)
+        self.actions: Int64[Tensor, "t n"] = torch.empty(size, dtype=torch.int64, device=device)
+        self.rewards: Float[Tensor, "t n"] = torch.empty(size, device=device)
+        self.values: Float[Tensor, "t n"] = torch.empty(size, device=device)
+        self.terminal: Bool[Tensor, "t n"] = torch.empty(size, dtype=torch.bool, device=device)
+        self.cut: Bool[Tensor, "t n"] = torch.empty(size, dtype=torch.bool, device=device)
+        # Value of the final observation, where an episode was truncated.
+        self.cut_values: Float[Tensor, "t n"] = torch.zeros(size, device=device)
+
+    def next_values(self, last_values: Float[Tensor, " n"]) -> Float[Tensor, "t n"]:
+        """Value of what each step led to.
+
+        ::
+
+            step         0      1      2 (truncated)     3 = last
+            values       V[0]   V[1]   V[2]              V[3]
+            next_values  V[1]   V[2]   V(final obs)      last_values
+        """
+        following = torch.cat([self.values[1:], last_values[None]])
+        return torch.where(self.cut, self.cut_values, following)
+
+
+class PQNLearner:
+    """Fits a Q-network to the lambda-returns of its own rollouts.
+
+    Args:
+        network: already on its device; it wants norms in it, the algorithm relies on them.
+        learning_rate: of RAdam; the stage anneals it.
+        gamma: discount per step.
+        lam: weight of longer returns.
+        epochs: passes over each rollout.
+        minibatch_size: examples per update; must divide the rollout.
+        max_gradient_norm: larger gradients are scaled down to it.
+        rng: shuffles the rollout.
+    """
+
+    def __init__(
+        self,
+        network: QNetwork,
+        *,
+        learning_rate: float,
+        gamma: float,
+        lam: float,
+        epochs: int,
+        minibatch_size: int,
+        max_gradient_norm: float,
+        rng: np.random.Generator,
+    ) -> None:
+        self.network = network
+        self._rng = rng
+        self._gamma = gamma
+        self._lam = lam
+        self._epochs = epochs
+        self._minibatch_size = minibatch_size
+        self._max_gradient_norm = max_gradient_norm
+        self.optimizer = torch.optim.RAdam(network.parameters(), lr=learning_rate)
+        self.updates = 0
+
+    def updates_per_rollout(self, num_examples: int) -> int:
+        """Optimiser steps that one rollout of so many examples gives.
+
+        Raises:
+            ConfigError: if the minibatch does not divide the rollout.
+        """
+        if num_examples % self._minibatch_size:
+            raise ConfigError(
+                f"minibatch_size {self._minibatch_size} must divide the rollout of "
+                f"{num_examples} steps (num_envs x rollout_steps)"
+            )
+        return self._epochs * (num_examples // self._minibatch_size)
+
+    def update(
+        self, rollout: Trajectories, last_values: Float[Tensor, " n"], *, learning_rate: float
+    ) -> dict[str, Float[Tensor, ""]]:
+        """All updates on one rollout.
+
+        Args:
+            rollout: what was collected.
+            last_values: greatest Q-value of the observations after the last step.
+            learning_rate: for these updates.
+
+        Returns:
+            Means over the updates, as tensors on the device.
+
+        Raises:
+            DivergenceError: if a loss or gradient is not finite; that update is not made.
+        """
+        targets = lambda_returns(
+            rollout.rewards,
+            rollout.next_values(last_values),
+            rollout.terminal,
+            rollout.cut,
+            gamma=self._gamma,
+            lam=self._lam,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        obs = rollout.obs.flatten(0, 1)
+        actions, flat_targets = rollout.actions.flatten(), targets.flatten()
+        minibatches = len(actions) // self._minibatch_size
+        losses = []
+        for _ in range(self._epochs):
+            order = torch.from_numpy(self._rng.permutation(len(actions))).to(obs.device)
+            for indices in order.view(minibatches, self._minibatch_size):
+                q_values = self.network(obs[indices]).scores
+                loss = lambda_regression_loss(
+                    q_values, actions[indices], flat_targets[indices]
+                ).mean()
+                gradient_step(loss, self.optimizer, max_norm=self._max_gradient_norm)
+                losses.append(loss.detach())
+        self.updates += len(losses)
+        return {"loss": torch.stack(losses).mean(), "q_value": rollout.values.mean()}
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The optimiser and the shuffling generator; the network is saved apart."""
+        return optimizer_tensors(self.optimizer), {
+            "updates": self.updates,
+            "rng": generator_state(self._rng),
+        }
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Goes back to where `state_dict` was taken."""
+        restore_optimizer(self.optimizer, tensors)
+        self.updates = int(state["updates"])
+        self._rng = restore_generator(state["rng"])

@@ -1,0 +1,71 @@
+"""A torso with one linear output layer: experts, transfer networks and, over an alphabet, students."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from actor_mimic.networks.torsos import Torso, TorsoSpec
+
+
+class Output(NamedTuple):
+    """What every network of this library returns."""
+
+    scores: Float[Tensor, "batch actions"]  # Q-values or logits
+    features: Float[Tensor, "batch features"]  # last hidden layer, after its ReLU
+
+
+class QNetwork(nn.Module):
+    """One score per action of one task, and the features they were read from.
+
+    The output layer always runs in float32: in bfloat16 the values 8.98, 9.00 and 9.02 are one
+    number, and the greedy action with them.
+
+    Args:
+        spec: the torso.
+        num_outputs: actions of the task (expert) or slots of the alphabet (student).
+        generator: where the initial weights come from.
+    """
+
+    def __init__(self, spec: TorsoSpec, num_outputs: int, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.torso = Torso(spec)
+        self.head = nn.Linear(self.torso.num_features, num_outputs)
+        initialise(self, generator)
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of scores per observation."""
+        return self.head.out_features
+
+    def forward(self, obs: Shaped[Tensor, "batch ..."]) -> Output:
+        """Scores and features of raw observations."""
+        features = self.torso(obs)
+        return Output(self.head(features), features)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` needs to build the same network; stored in checkpoints."""
+        return {"torso": self.torso.spec.to_json(), "num_outputs": self.num_outputs}
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> "QNetwork":
+        """A network of the recorded shape, its weights not yet loaded."""
+        spec = TorsoSpec.from_json(data["torso"])
+        return QNetwork(spec, int(data["num_outputs"]), generator=torch.Generator())
+
+
+@torch.no_grad()
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """PyTorch's own default for convolutions and linear layers, from a generator of ours.
+
+    Weights and biases are uniform in +-1/sqrt(fan_in), which is also what Torch7 and therefore
+    the paper's networks used; normalisation layers keep scale 1 and shift 0.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            bound = 1.0 / math.sqrt(layer.weight[0].numel())
+            layer.weight.uniform_(-bound, bound, generator=generator)
+            if layer.bias is not None:
+                layer.bias.uniform_(-bound, bound, generator=generator)

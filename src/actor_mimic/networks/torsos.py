@@ -1,0 +1,126 @@
+"""Torsos: from observations to the last hidden layer.
+
+Axes: batch, channel (stacked frames, oldest first), height, width, features.
+
+Every torso takes raw observations (uint8 images or float vectors), scales them itself, once, on
+the device, and may run in bfloat16; what it returns is float32.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from actor_mimic.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True)
+class TorsoSpec:
+    """What a torso is made of; stored in every checkpoint.
+
+    Attributes:
+        kind: ``nature`` (Mnih et al. 2015), ``large`` (the transfer network of Parisotto et al.
+            2016) or ``mlp`` (two hidden layers of 128, for vectors).
+        width: factor on every channel and hidden count of the kind.
+        norm: layer norm before each ReLU: ``none``, ``dense`` (hidden layers only) or ``all``.
+        obs_shape: channels, height, width of the stacked images, or the vector's length.
+    """
+
+    kind: str
+    obs_shape: tuple[int, ...]
+    width: float = 1.0
+    norm: str = "none"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self) | {"obs_shape": list(self.obs_shape)}
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> "TorsoSpec":
+        """The inverse of `to_json`."""
+        return TorsoSpec(**(data | {"obs_shape": tuple(data["obs_shape"])}))
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Channels, kernel, stride, padding of each convolution, then the hidden layers."""
+
+    convolutions: Sequence[tuple[int, int, int, int]] = field(default_factory=tuple)
+    hidden: Sequence[int] = field(default_factory=tuple)
+
+
+SHAPES = {
+    "nature": _Shape([(32, 8, 4, 0), (64, 4, 2, 0), (64, 3, 1, 0)], [512]),
+    # Parisotto et al. (2016), section 5.2, with the padding of the authors' released code.
+    "large": _Shape([(256, 8, 4, 1), (512, 4, 2, 0), (512, 3, 1, 0), (512, 3, 1, 0)], [2048, 1024]),
+    "mlp": _Shape([], [128, 128]),
+}
+NORMS = ("none", "dense", "all")
+
+
+class Torso(nn.Module):
+    """Convolutions (for images), then hidden layers; ReLU after each, nothing after the last.
+
+    Raises:
+        ConfigError: if the spec names no known kind or norm, or does not fit the observations.
+    """
+
+    def __init__(self, spec: TorsoSpec) -> None:
+        super().__init__()
+        _check(spec)
+        shape = SHAPES[spec.kind]
+        self.spec = spec
+        self.precision = torch.float32
+        layers: list[nn.Module] = []
+        fan_in = spec.obs_shape[0]
+        for channels, kernel, stride, padding in shape.convolutions:
+            fan_out = max(1, round(channels * spec.width))
+            layers.append(nn.Conv2d(fan_in, fan_out, kernel, stride, padding))
+            # One group over channels and places is layer norm with one scale per channel.
+            layers += [nn.GroupNorm(1, fan_out)] if spec.norm == "all" else []
+            layers.append(nn.ReLU())
+            fan_in = fan_out
+        if shape.convolutions:
+            layers.append(nn.Flatten())
+            with torch.no_grad():
+                fan_in = nn.Sequential(*layers)(torch.zeros(1, *spec.obs_shape)).shape[1]
+        for units in shape.hidden:
+            fan_out = max(1, round(units * spec.width))
+            layers.append(nn.Linear(fan_in, fan_out))
+            layers += [nn.LayerNorm(fan_out)] if spec.norm != "none" else []
+            layers.append(nn.ReLU())
+            fan_in = fan_out
+        self.layers = nn.Sequential(*layers)
+        self.num_features = fan_in
+
+    def forward(self, obs: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch features"]:
+        """The last hidden layer, after its ReLU."""
+        low = self.precision != torch.float32
+        # Images are scaled in the precision of the network: 0..255 is exact in bfloat16.
+        if obs.dtype == torch.uint8:
+            scaled = obs.to(self.precision) * (1.0 / 255.0)
+        else:
+            scaled = obs.float()
+        with torch.autocast(obs.device.type, dtype=torch.bfloat16, enabled=low):
+            return self.layers(scaled).float()
+
+
+def _check(spec: TorsoSpec) -> None:
+    if spec.kind not in SHAPES:
+        raise ConfigError(
+            f"unknown network {spec.kind!r}, expected one of {', '.join(SHAPES)}"
+            f"{did_you_mean(spec.kind, SHAPES)}"
+        )
+    if spec.norm not in NORMS:
+        raise ConfigError(f"unknown norm {spec.norm!r}, expected one of {', '.join(NORMS)}")
+    if not spec.width > 0:
+        raise ConfigError(f"width must be positive, got {spec.width}")
+    needs_images = bool(SHAPES[spec.kind].convolutions)
+    if needs_images != (len(spec.obs_shape) == 3):
+        raise ConfigError(
+            f"the network {spec.kind!r} reads {'images' if needs_images else 'vectors'}, "
+            f"the observations have shape {spec.obs_shape}"
+        )

@@ -1,0 +1,202 @@
+"""Act, step, hand over: environments played in lockstep, with no idea of who learns from it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64, Shaped
+from torch import Tensor
+
+from actor_mimic.envs.vector_step import VectorEnv
+from actor_mimic.exploration import epsilon_greedy
+from actor_mimic.seeding import generator_state, restore_generator
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One step of one task's environments, in the words of the replay.
+
+    ``frames`` are the newest frames that the actor saw, not what came after.
+    """
+
+    frames: Shaped[np.ndarray, "envs ..."]
+    actions: Int64[np.ndarray, " envs"]
+    rewards: Float32[np.ndarray, " envs"]
+    terminal: Bool[np.ndarray, " envs"]  # do not bootstrap: game over, or a life lost
+    truncated: Bool[np.ndarray, " envs"]  # bootstrap from the final frame
+    first: Bool[np.ndarray, " envs"]  # `frames` is the first of its episode
+    final_frames: Shaped[np.ndarray, "envs ..."]
+    final_observations: Shaped[Tensor, "truncated ..."]  # whole stacks, truncated rows only
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A finished game: raw score and length in steps."""
+
+    task: str
+    env: int
+    score: float
+    length: int
+
+
+class Rollout:
+    """Plays the environments of one or several tasks side by side.
+
+    Usage, so that the emulators can run while the caller computes::
+
+        rollout.send(greedy_actions, epsilon)
+        ...                                     # label, learn
+        for transition in rollout.recv(): ...
+
+    Args:
+        envs: one object per task; all with the same shape of observations.
+        life_loss_is_terminal: a lost life ends the *training* episode; the game goes on, and so
+            does the stack of frames.
+        rngs: the exploration's generator, one per task.
+    """
+
+    def __init__(
+        self,
+        envs: Sequence[VectorEnv],
+        *,
+        life_loss_is_terminal: bool,
+        rngs: Sequence[np.random.Generator],
+    ) -> None:
+        self.envs = list(envs)
+        self._life_loss_is_terminal = life_loss_is_terminal
+        self._rngs = list(rngs)
+        ends = np.cumsum([env.num_envs for env in envs])
+        self.slices = [
+            slice(int(end) - env.num_envs, int(end)) for end, env in zip(ends, envs, strict=True)
+        ]
+        self.num_envs = int(ends[-1])
+        shape, stack_size = envs[0].frame_shape, envs[0].stack_size
+        # [envs, stack, ...] for images, oldest frame first; vectors are not stacked.
+        stack_axis = () if len(shape) == 1 else (stack_size,)
+        self._stacked = bool(stack_axis)
+        self._stacks = np.zeros((self.num_envs, *stack_axis, *shape), dtype=envs[0].frame_dtype)
+        self._first = np.ones(self.num_envs, dtype=bool)
+        self._score = np.zeros(self.num_envs, dtype=np.float64)
+        self._length = np.zeros(self.num_envs, dtype=np.int64)
+        self._actions: list[Int64[np.ndarray, " envs"]] = []
+        self.finished: list[Episode] = []
+
+    @property
+    def observations(self) -> Shaped[Tensor, "envs ..."]:
+        """What the actor sees now; shares memory with this object, and `recv` overwrites it."""
+        return torch.from_numpy(self._stacks)
+
+    def start(self) -> None:
+        """Resets every environment."""
+        for env, part in zip(self.envs, self.slices, strict=True):
+            self._stacks[part] = self._pushed(self._stacks[part], env.reset())
+            self._cut(part, np.ones(env.num_envs, dtype=bool))
+
+    def send(self, greedy_actions: Int64[np.ndarray, " envs"], epsilon: float) -> None:
+        """Starts one step of every environment.
+
+        Args:
+            greedy_actions: for each environment an index into its own task's actions.
+            epsilon: probability of a uniformly random action of that task instead.
+        """
+        self._actions = []
+        for env, part, rng in zip(self.envs, self.slices, self._rngs, strict=True):
+            actions = epsilon_greedy(
+                greedy_actions[part],
+                epsilon=epsilon,
+                num_actions=len(env.action_names),
+                rng=rng,
+            )
+            env.send(actions)
+            self._actions.append(actions)
+
+    def recv(self) -> list[Transition]:
+        """Waits for the step that `send` started; one transition per task."""
+        return [
+            self._receive(env, part, actions)
+            for env, part, actions in zip(self.envs, self.slices, self._actions, strict=True)
+        ]
+
+    def take_finished(self) -> list[Episode]:
+        """Games that ended since the last call."""
+        finished, self.finished = self.finished, []
+        return finished
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything that the next step depends on, as tensors and as JSON."""
+        tensors = {
+            "stacks": torch.from_numpy(self._stacks.copy()),
+            "first": torch.from_numpy(self._first.copy()),
+            "score": torch.from_numpy(self._score.copy()),
+            "length": torch.from_numpy(self._length.copy()),
+        }
+        return tensors, {
+            "envs": [env.state_dict() for env in self.envs],
+            "rngs": [generator_state(rng) for rng in self._rngs],
+        }
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Goes back to where `state_dict` was taken.
+
+        Raises:
+            DataError: if it was taken from another number of environments.
+        """
+        for env, env_state in zip(self.envs, state["envs"], strict=True):
+            env.load_state_dict(env_state)
+        self._rngs = [restore_generator(rng) for rng in state["rngs"]]
+        self._stacks[:] = tensors["stacks"].numpy()
+        self._first[:] = tensors["first"].numpy()
+        self._score[:] = tensors["score"].numpy()
+        self._length[:] = tensors["length"].numpy()
+
+    def close(self) -> None:
+        """Closes the environments."""
+        for env in self.envs:
+            env.close()
+
+    def _receive(
+        self, env: VectorEnv, part: slice, actions: Int64[np.ndarray, " envs"]
+    ) -> Transition:
+        stacks = self._stacks[part]
+        seen = stacks[:, -1].copy() if self._stacked else stacks.copy()
+        first = self._first[part].copy()
+        step = env.recv()
+        terminal = step.terminated
+        if self._life_loss_is_terminal:
+            terminal = terminal | step.life_lost
+        self._score[part] += step.raw_reward
+        self._length[part] += 1
+        for index in np.flatnonzero(step.started):
+            row = part.start + index
+            self.finished.append(
+                Episode(env.task, int(index), float(self._score[row]), int(self._length[row]))
+            )
+            self._score[row], self._length[row] = 0.0, 0
+        truncated = step.truncated & ~terminal
+        final_observations = self._pushed(stacks[truncated], step.final_frames[truncated])
+        stacks[:] = self._pushed(stacks, step.frames)
+        self._cut(part, step.started)
+        return Transition(
+            frames=seen,
+            actions=actions,
+            rewards=step.reward,
+            terminal=terminal,
+            truncated=truncated,
+            first=first,
+            final_frames=step.final_frames,
+            final_observations=torch.from_numpy(final_observations),
+        )
+
+    def _pushed(
+        self, stacks: Shaped[np.ndarray, "rows ..."], frames: Shaped[np.ndarray, "rows ..."]
+    ) -> Shaped[np.ndarray, "rows ..."]:
+        if not self._stacked:
+            return frames
+        return np.concatenate([stacks[:, 1:], frames[:, None]], axis=1)
+
+    def _cut(self, part: slice, started: Bool[np.ndarray, " envs"]) -> None:
+        if self._stacked:
+            self._stacks[part][started, :-1] = 0
+        self._first[part] = started
