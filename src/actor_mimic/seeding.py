@@ -8,7 +8,7 @@ format (episode seeds are recomputed on resume), so golden values in the tests h
 import hashlib
 import json
 import operator
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ _SEED_BITS = 31  # the emulator takes its seed as a signed 32 bit integer
 _STREAM_BYTES = 16  # what PCG64 holds: two streams of one experiment then never coincide
 
 
-def derive_seed(run_seed: int, *path: str | int) -> int:
+def derive_seed(run_seed: int, *path: str | SupportsIndex) -> int:
     """Derive the seed of one named stream, for consumers that take a plain integer.
 
     Args:
@@ -37,7 +37,7 @@ def derive_seed(run_seed: int, *path: str | int) -> int:
     return int.from_bytes(digest[:4], "big") >> (32 - _SEED_BITS)
 
 
-def numpy_generator(run_seed: int, *path: str | int) -> np.random.Generator:
+def numpy_generator(run_seed: int, *path: str | SupportsIndex) -> np.random.Generator:
     """Make the NumPy generator of one named stream.
 
     Args:
@@ -55,7 +55,7 @@ def numpy_generator(run_seed: int, *path: str | int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(entropy))
 
 
-def torch_generator(run_seed: int, *path: str | int) -> torch.Generator:
+def torch_generator(run_seed: int, *path: str | SupportsIndex) -> torch.Generator:
     """Make the CPU generator of one named stream, for weights and other tensors.
 
     It lives on the CPU whatever the training device, so that a run starts from the same
@@ -129,9 +129,9 @@ def restore_generator(state: dict[str, Any]) -> np.random.Generator:
     return np.random.Generator(bit_generator)
 
 
-def _digest(run_seed: int, path: tuple[str | int, ...]) -> bytes:
+def _digest(run_seed: int, path: tuple[str | SupportsIndex, ...]) -> bytes:
     # JSON keeps the parts apart and text distinct from numbers: ("a", "b") is not ("ab",).
     # Integers of NumPy count as integers, so that an array index can be part of a name.
-    name = [operator.index(run_seed)]
+    name: list[str | int] = [operator.index(run_seed)]
     name += [part if isinstance(part, str) else operator.index(part) for part in path]
     return hashlib.sha256(json.dumps(name).encode("ascii")).digest()
