@@ -1,0 +1,232 @@
+"""The losses of all stages, as pure functions.
+
+Each returns one value per example; the learner takes the mean, so the balance between two losses
+never depends on the batch size. Targets and teachers are detached here, and arithmetic is float32
+whatever the precision of the inputs.
+
+Axes: batch = examples; actions = the student's alphabet in the distillation losses, the task's
+own actions in the Q-learning ones; features = units of a last hidden layer.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+Legal = Bool[Tensor, "batch actions"] | Bool[Tensor, " actions"]
+
+
+def policy_regression_loss(
+    student_logits: Float[Tensor, "batch actions"],
+    teacher_scores: Float[Tensor, "batch actions"],
+    legal: Legal,
+    *,
+    temperature: float,
+) -> Float[Tensor, " batch"]:
+    """Cross-entropy of the student's policy under the teacher's softened one.
+
+    A Q-network has values but no policy, so one is made of it: the softmax of its scores over
+    the temperature. Cold, it is nearly the greedy action; warm, it also tells how much worse the
+    others are. Both softmaxes are over the legal actions, which lets tasks with different actions
+    share one output layer: an illegal logit gets a gradient of exactly zero.
+
+    Source: Parisotto, Ba and Salakhutdinov (2016), arXiv:1511.06342, equations 1 and 2, and the
+    authors' code, where the temperature divides the teacher's scores only. No deviation.
+
+    Args:
+        student_logits: unnormalised log-probabilities, the only input that gets a gradient.
+        teacher_scores: Q-values or logits, in the teacher's own scale.
+        legal: true where the task has the action, per example or one row for all; at least one
+            per row. Illegal entries of the two inputs above may hold anything, NaN included.
+        temperature: positive, in units of ``teacher_scores``.
+
+    Returns:
+        The cross-entropy in nats. A perfect student reaches the teacher's entropy, not zero.
+
+    Raises:
+        ValueError: if the temperature is not positive and finite.
+
+    Example:
+        >>> scores = torch.tensor([[0.0, 5.0, 100.0]])
+        >>> legal = torch.tensor([True, True, False])
+        >>> policy_regression_loss(torch.zeros(1, 3), scores, legal, temperature=1.0)
+        tensor([0.6931])
+    """
+    teacher_policy = _softened_policy(teacher_scores, legal, temperature)
+    log_policy = torch.log_softmax(_mask_illegal(student_logits, legal), dim=-1)
+    # An illegal term is 0 * -inf, which is NaN in the sum and again in its gradient.
+    return -(teacher_policy * log_policy.masked_fill(~legal, 0.0)).sum(dim=-1)
+
+
+def policy_divergence(
+    student_logits: Float[Tensor, "batch actions"],
+    teacher_scores: Float[Tensor, "batch actions"],
+    legal: Legal,
+    *,
+    temperature: float,
+) -> Float[Tensor, " batch"]:
+    """How far the student's policy is from the teacher's: KL(teacher || student).
+
+    The policy regression loss less the teacher's entropy, so that zero means equal and tasks
+    with sharp and with soft teachers can share a plot. The gradient is that of the loss.
+
+    Args:
+        student_logits: unnormalised log-probabilities.
+        teacher_scores: Q-values or logits.
+        legal: as in ``policy_regression_loss``.
+        temperature: positive, in units of ``teacher_scores``.
+
+    Returns:
+        The divergence in nats; rounding may take it below zero, by about 1e-6.
+
+    Raises:
+        ValueError: if the temperature is not positive and finite.
+    """
+    cross_entropy = policy_regression_loss(
+        student_logits, teacher_scores, legal, temperature=temperature
+    )
+    teacher_policy = _softened_policy(teacher_scores, legal, temperature)
+    return cross_entropy - torch.special.entr(teacher_policy).sum(dim=-1)
+
+
+def agreement(
+    student_logits: Float[Tensor, "batch actions"],
+    teacher_scores: Float[Tensor, "batch actions"],
+    legal: Legal,
+) -> Bool[Tensor, " batch"]:
+    """Whether the student's best legal action is the teacher's.
+
+    Args:
+        student_logits: unnormalised log-probabilities.
+        teacher_scores: Q-values or logits.
+        legal: as in ``policy_regression_loss``.
+
+    Returns:
+        True where both favour the same action; of equal scores, either side's first counts.
+    """
+    student_action = _mask_illegal(student_logits, legal).argmax(dim=-1)
+    return student_action == _mask_illegal(teacher_scores, legal).argmax(dim=-1)
+
+
+def feature_regression_loss(
+    predicted_features: Float[Tensor, "batch features"],
+    teacher_features: Float[Tensor, "batch features"],
+) -> Float[Tensor, " batch"]:
+    """Squared distance between the regressor's output and the teacher's features.
+
+    Source: Parisotto, Ba and Salakhutdinov (2016), arXiv:1511.06342, equation 3: summed over
+    units, neither averaged nor halved. The authors' code takes half of it, so a beta from there
+    counts double here.
+
+    Args:
+        predicted_features: the task's regressor applied to the student's last hidden layer; the
+            gradient goes on into both.
+        teacher_features: the teacher's last hidden layer, not normalised.
+
+    Returns:
+        The squared norm, in squared units of the teacher's features.
+    """
+    error = predicted_features.float() - teacher_features.detach().float()
+    return error.square().sum(dim=-1)
+
+
+def td_targets(
+    returns: Float[Tensor, " batch"],
+    discounts: Float[Tensor, " batch"],
+    next_q_target: Float[Tensor, "batch actions"],
+    next_q_online: Float[Tensor, "batch actions"] | None,
+) -> Float[Tensor, " batch"]:
+    """Bootstrapped n-step targets: the return, and the discounted value of what follows it.
+
+    Source: Mnih et al. (2015) with a target network; with ``next_q_online``, double Q-learning
+    as in van Hasselt, Guez and Silver (2016), arXiv:1509.06461: one network chooses the next
+    action, the other values it.
+
+    Args:
+        returns: discounted sum of the n rewards.
+        discounts: ``gamma ** n``, or 0 where the episode ended for good within the n steps; the
+            next values are ignored there and may hold anything.
+        next_q_target: Q-values of the target network, n steps on.
+        next_q_online: Q-values of the online network there; None for the plain maximum.
+
+    Returns:
+        The targets in float32, detached from every input.
+    """
+    next_q_target = next_q_target.detach().float()
+    chooser = next_q_target if next_q_online is None else next_q_online.detach()
+    next_values = next_q_target.gather(1, chooser.argmax(dim=1, keepdim=True)).squeeze(1)
+    discounts = discounts.detach().float()
+    return returns.detach().float() + discounts * next_values.masked_fill(discounts == 0.0, 0.0)
+
+
+def td_loss(
+    q_values: Float[Tensor, "batch actions"],
+    actions: Int64[Tensor, " batch"],
+    targets: Float[Tensor, " batch"],
+    *,
+    huber_delta: float | None = 1.0,
+) -> Float[Tensor, " batch"]:
+    """Huber loss of the taken action's value: half the squared error, linear beyond delta.
+
+    The gradient is the error clipped to ``[-delta, delta]``, and with delta 1 that is the error
+    clipping of Mnih et al. (2015).
+
+    Args:
+        q_values: the online network's values.
+        actions: the taken actions; no other value gets a gradient.
+        targets: what the taken actions' values should be; detached.
+        huber_delta: positive, in units of the values; None for half the squared error throughout.
+
+    Returns:
+        The loss, in squared units of the values.
+
+    Raises:
+        ValueError: if ``huber_delta`` is not positive.
+    """
+    if huber_delta is not None and not huber_delta > 0.0:
+        raise ValueError(f"huber_delta must be positive or None, got {huber_delta}")
+    taken = q_values.gather(1, actions.unsqueeze(1)).squeeze(1).float()
+    targets = targets.detach().float()
+    if huber_delta is None:
+        return 0.5 * (taken - targets).square()
+    return torch.nn.functional.huber_loss(taken, targets, reduction="none", delta=huber_delta)
+
+
+def lambda_regression_loss(
+    q_values: Float[Tensor, "batch actions"],
+    actions: Int64[Tensor, " batch"],
+    lambda_targets: Float[Tensor, " batch"],
+) -> Float[Tensor, " batch"]:
+    """Half the squared distance between the taken action's value and its lambda-return.
+
+    Source: Gallici et al. (2024), Simplifying Deep Temporal Difference Learning,
+    arXiv:2407.04811. No deviation: the error is not clipped.
+
+    Args:
+        q_values: the network's values.
+        actions: the taken actions; no other value gets a gradient.
+        lambda_targets: from ``returns.lambda_returns``; detached.
+
+    Returns:
+        The loss, in squared units of the values.
+    """
+    return td_loss(q_values, actions, lambda_targets, huber_delta=None)
+
+
+def _mask_illegal(
+    scores: Float[Tensor, "batch actions"], legal: Legal
+) -> Float[Tensor, "batch actions"]:
+    # Filling, unlike adding -inf, also removes a NaN and stops its gradient.
+    return scores.float().masked_fill(~legal, -torch.inf)
+
+
+def _softened_policy(
+    teacher_scores: Float[Tensor, "batch actions"], legal: Legal, temperature: float
+) -> Float[Tensor, "batch actions"]:
+    if not (temperature > 0.0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    scores = _mask_illegal(teacher_scores.detach(), legal)
+    # Gaps first: dividing large scores by a small temperature would overflow, or round them away.
+    gaps = scores - scores.amax(dim=-1, keepdim=True)
+    return torch.softmax(gaps / temperature, dim=-1)
