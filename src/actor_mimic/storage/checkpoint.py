@@ -1,0 +1,397 @@
+"""Checkpoints: directories of tensors and JSON that are complete or not there; no pickle.
+
+::
+
+    checkpoints/step-000001000/
+        model.safetensors  optimizer.safetensors  ...     one file per group of tensors
+        state.json                                        counters, generators, environments
+        replay/NAME.safetensors                           append-only, hard-linked from save to save
+        MANIFEST.json                                     written last
+
+A save goes into ``.tmp-PID-step-...`` beside the others; every file is synced, then the manifest,
+then the directory; it is renamed, and the parent is synced. Whatever stops it, the checkpoints
+that were there still are.
+"""
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from actor_mimic.errors import DataError, StorageError
+from actor_mimic.storage.durable import (
+    TEMPORARY,
+    fault_point,
+    json_bytes,
+    move_to_trash,
+    parse_json,
+    read_regular,
+    replace_file,
+    sync_path,
+)
+from actor_mimic.storage.manifest import MANIFEST, check_files, read_manifest
+from actor_mimic.storage.staging import (
+    STATE,
+    check_finite,
+    check_names,
+    put_in_place,
+    write_files,
+    write_manifest,
+    write_replay,
+)
+from actor_mimic.storage.tensor_files import load_tensor_file
+
+MODEL = "model.safetensors"
+BEST = "best.json"
+MAX_STATE_BYTES = 512 << 20
+
+_STEP_NAME = re.compile(r"step-([0-9]{9,18})")
+_log = logging.getLogger(__name__)
+
+
+class Best(NamedTuple):
+    """Which checkpoint of a run scored highest."""
+
+    step: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose manifest has been checked; tensors are loaded when asked for.
+
+    Attributes:
+        path: its directory.
+        manifest: everything in MANIFEST.json.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Environment steps when it was taken."""
+        return self.manifest["step"]
+
+    @property
+    def kind(self) -> str:
+        """What its model is: an expert's network, a student, ..."""
+        return self._get("kind", str)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the stage that wrote it."""
+        return self._get("config", dict)
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """What is needed to build the network again."""
+        return self._get("network", dict)
+
+    @property
+    def tasks(self) -> dict[str, list[str]]:
+        """Tasks that the model plays, each with the names of its actions in the task's order."""
+        return self._get("tasks", dict)
+
+    @property
+    def parents(self) -> list[Any]:
+        """What it was made from; models are named by the hash of their file."""
+        return self._get("parents", list)
+
+    @property
+    def model_sha256(self) -> str:
+        """Hash of the model's file, under which others refer to it."""
+        if MODEL not in self.manifest["files"]:
+            raise DataError(f"{self.path}: expected {MODEL}, which is not in {MANIFEST}")
+        return self.manifest["files"][MODEL]["sha256"]
+
+    def load_tensors(self, name: str) -> dict[str, Tensor]:
+        """Load one group, by the name it was saved under, onto the CPU.
+
+        The tensors may be views of the mapped file: copy them into place and let them go.
+
+        Raises:
+            DataError: if there is no such group, or it is not a safetensors file.
+        """
+        file_name = f"{name}.safetensors"
+        if file_name not in self.manifest["files"]:
+            raise DataError(f"{self.path}: expected {file_name}, which is not in {MANIFEST}")
+        return load_tensor_file(self.path / file_name)
+
+    def load_state(self) -> dict[str, Any]:
+        """The plain data that was saved beside the tensors.
+
+        Raises:
+            DataError: if it is not a JSON object.
+        """
+        path = self.path / STATE
+        state = parse_json(read_regular(path, max_bytes=MAX_STATE_BYTES), path=path)
+        if not isinstance(state, dict):
+            raise DataError(f"{path}: expected a JSON object, got {type(state).__name__}")
+        return state
+
+    def segments(self) -> list[Path]:
+        """Files of the replay, oldest first; `load_tensor_file` reads one."""
+        return [self.path / name for name in self.manifest["segments"]]
+
+    def _get(self, key: str, expected: type) -> Any:
+        value = self.manifest.get(key)
+        if not isinstance(value, expected):
+            raise DataError(
+                f"{self.path / MANIFEST}: expected {key} to be {expected.__name__}, "
+                f"got {value!r:.100}"
+            )
+        return value
+
+
+def checkpoint_name(step: int) -> str:
+    """``step-000001000`` for step 1000, so that names sort by step."""
+    return f"step-{step:09d}"
+
+
+def write_checkpoint(
+    directory: Path,
+    *,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    replay_segments: Mapping[str, Mapping[str, Tensor]] | None = None,
+    link_segments: Sequence[Path] = (),
+) -> Checkpoint:
+    """Write a checkpoint durably; when this returns, it survives a power failure.
+
+    One of the same step is replaced: it is set aside, and comes back if this process dies before
+    the new one is in place (`durable.clean_leftovers`).
+
+    Args:
+        directory: the run's ``checkpoints``; made if missing.
+        step: environment steps so far; the name.
+        tensors: groups by plain name; ``model`` must be finite.
+        state: JSON data, finite.
+        manifest: JSON data to be put into the manifest: kind, tasks, network, config, parents, ...
+        replay_segments: new segments of the replay by plain name, in order.
+        link_segments: segments of an earlier checkpoint that still count, oldest first. They are
+            hard-linked, and their recorded hashes are taken over.
+
+    Raises:
+        DivergenceError: if the model has a value that is not finite; nothing is written.
+        StorageError: if the disk is full or broken; earlier checkpoints are as they were.
+        DataError: if a segment to link is not what its checkpoint says.
+        ValueError: if a name is not plain or taken twice, or a number in the JSON not finite.
+    """
+    if step < 0:
+        raise ValueError(f"step must not be negative, got {step}")
+    replay_segments = replay_segments or {}
+    check_finite(tensors.get("model", {}))
+    check_names(tensors, replay_segments, link_segments, manifest)
+    target = directory / checkpoint_name(step)
+    temporary = directory / f"{TEMPORARY}{os.getpid()}-{target.name}"
+    try:
+        if not directory.is_dir():
+            directory.mkdir(parents=True)
+            sync_path(directory.parent)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        fault_point("save-directory-made")
+        listed = {
+            **write_files(temporary, tensors, state),
+            **write_replay(temporary, replay_segments, link_segments),
+        }
+        write_manifest(temporary, {**manifest, "step": step}, listed)
+        put_in_place(temporary, target)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise StorageError(f"cannot save {target}: {error}; {_what_survived(directory)}") from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return read_checkpoint(target, verify=False)
+
+
+def read_checkpoint(path: Path, *, verify: bool = True) -> Checkpoint:
+    """Open a checkpoint directory.
+
+    Args:
+        path: the directory with MANIFEST.json.
+        verify: hash every file; otherwise only names, sizes and headers are checked.
+
+    Raises:
+        DataError: naming the file, what was expected and what came.
+    """
+    manifest = read_manifest(path)
+    named = _step_of(path.name)
+    if named not in (None, manifest["step"]):
+        raise DataError(f"{path / MANIFEST}: expected step {named}, got {manifest['step']}")
+    check_files(path, manifest, hashed=frozenset(manifest["files"] if verify else ()))
+    return Checkpoint(path, manifest)
+
+
+def find_checkpoints(directory: Path) -> list[Path]:
+    """Directories that are named like checkpoints, by rising step; links are not among them."""
+    if not directory.is_dir():
+        return []
+    steps = {path: _step_of(path.name) for path in directory.iterdir()}
+    found = [(step, path) for path, step in steps.items() if step is not None]
+    return [path for _, path in sorted(found) if path.is_dir() and not path.is_symlink()]
+
+
+def newest_valid(directory: Path, on_damaged: Callable[[Path, str], None]) -> Checkpoint | None:
+    """Open the newest checkpoint that is whole.
+
+    Args:
+        directory: the run's ``checkpoints``.
+        on_damaged: is told of each one passed over, and why.
+
+    Returns:
+        None only if there are no checkpoints at all: a run whose checkpoints are all damaged is
+        never started over unasked.
+
+    Raises:
+        DataError: if there are some and all are damaged.
+    """
+    found = find_checkpoints(directory)
+    for path in reversed(found):
+        try:
+            return read_checkpoint(path)
+        except DataError as error:
+            on_damaged(path, str(error))
+    if found:
+        raise DataError(f"{directory}: expected a whole checkpoint, all {len(found)} are damaged")
+    return None
+
+
+def prune(directory: Path, *, keep_last: int = 2, keep: frozenset[int] = frozenset()) -> list[int]:
+    """Delete old checkpoints, but never below two that are valid.
+
+    What counts as valid is checked here, by hashing everything but the replay: its segments are
+    large, and older ones are the same files in every checkpoint anyway. A damaged checkpoint
+    does not count and is not deleted either.
+
+    Args:
+        directory: the run's ``checkpoints``.
+        keep_last: how many of the newest valid ones stay; at least 2.
+        keep: steps that stay as well, such as the best.
+
+    Returns:
+        Steps of those deleted.
+
+    Raises:
+        StorageError: if one cannot be moved away.
+        ValueError: if ``keep_last`` is below 2.
+    """
+    if keep_last < 2:
+        raise ValueError(f"keep_last must be at least 2, got {keep_last}")
+    removed: list[int] = []
+    num_valid = 0
+    for path in reversed(find_checkpoints(directory)):
+        step = _step_of(path.name)
+        if num_valid < keep_last:
+            num_valid += _is_valid(path, hashed=True)
+        elif step is not None and step not in keep and _is_valid(path, hashed=False):
+            try:
+                move_to_trash(path)
+            except OSError as error:
+                raise StorageError(f"cannot remove {path}: {error}") from error
+            removed.append(step)
+    return removed
+
+
+def resolve_checkpoint(
+    path: Path,
+    *,
+    which: Literal["newest", "best"] = "newest",
+    on_damaged: Callable[[Path, str], None] | None = None,
+) -> Checkpoint:
+    """Open what a user named as a checkpoint.
+
+    Args:
+        path: a checkpoint directory, or a run with ``checkpoints``.
+        which: of a run's checkpoints; the best is the one that `write_best` named.
+        on_damaged: as in `newest_valid`; a warning is logged by default.
+
+    Raises:
+        DataError: saying what was expected there and what is there.
+    """
+    if not path.is_dir():
+        came = "a file" if path.exists() else "nothing of that name"
+        raise DataError(f"{path}: expected a run or a checkpoint directory, got {came}")
+    if os.path.lexists(path / MANIFEST):
+        return read_checkpoint(path)
+    checkpoints = path / "checkpoints"
+    if not checkpoints.is_dir():
+        raise DataError(
+            f"{path}: expected a run (with checkpoints/) or a checkpoint (with {MANIFEST}), got a "
+            "directory with neither"
+        )
+    if which == "best":
+        best = read_best(path)
+        if best is None:
+            raise DataError(f"{path}: expected {BEST}, but this run has not been evaluated yet")
+        return read_checkpoint(checkpoints / checkpoint_name(best.step))
+    newest = newest_valid(checkpoints, on_damaged or _warn)
+    if newest is None:
+        raise DataError(f"{checkpoints}: expected a checkpoint, but this run has none yet")
+    return newest
+
+
+def write_best(run: Path, *, step: int, score: float) -> None:
+    """Name a run's best checkpoint in its best.json.
+
+    Raises:
+        StorageError: if it cannot be written; the old one is as it was.
+    """
+    try:
+        replace_file(run / BEST, json_bytes({"step": step, "score": score}))
+    except OSError as error:
+        raise StorageError(f"cannot write {run / BEST}: {error}") from error
+
+
+def read_best(run: Path) -> Best | None:
+    """A run's best checkpoint, or None before there is one.
+
+    Raises:
+        DataError: if best.json is damaged.
+    """
+    path = run / BEST
+    if not os.path.lexists(path):
+        return None
+    content = parse_json(read_regular(path, max_bytes=4096), path=path)
+    step, score = map(content.get, Best._fields) if isinstance(content, dict) else (None, None)
+    if type(step) is not int or step < 0 or not isinstance(score, float | int):
+        raise DataError(f"{path}: expected a step and a score, got {content!r:.100}")
+    return Best(step, float(score))
+
+
+def _step_of(name: str) -> int | None:
+    match = _STEP_NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def _is_valid(path: Path, *, hashed: bool) -> bool:
+    try:
+        checkpoint = read_checkpoint(path, verify=False)
+        names = frozenset(checkpoint.manifest["files"]).difference(checkpoint.manifest["segments"])
+        check_files(path, checkpoint.manifest, hashed=names if hashed else frozenset())
+    except DataError:
+        return False
+    return True
+
+
+def _what_survived(directory: Path) -> str:
+    try:
+        found = find_checkpoints(directory)
+    except OSError:
+        return "the directory cannot be read"
+    return f"the newest checkpoint there is {found[-1].name}" if found else "there is none yet"
+
+
+def _warn(path: Path, reason: str) -> None:
+    _log.warning("passing over %s: %s", path.name, reason)

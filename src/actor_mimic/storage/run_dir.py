@@ -1,0 +1,338 @@
+"""A run's directory: whose it is, what it was asked to do, and whether it is done.
+
+::
+
+    run/
+        run.json          stage, configuration, seed, versions; written when the run begins
+        records.jsonl     what was seen, line by line
+        checkpoints/      what it goes on from
+        evaluations/      scores, by the hash of the model
+        complete.json     written when it is done
+        .lock             held while a process works here
+"""
+
+import fcntl
+import json
+import os
+import platform
+import re
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from actor_mimic.errors import (
+    CannotCreateError,
+    ConfigError,
+    DataError,
+    LockedError,
+    StorageError,
+    UsageError,
+)
+from actor_mimic.storage.durable import (
+    clean_leftovers,
+    is_plain_name,
+    is_plain_path,
+    json_bytes,
+    parse_json,
+    read_regular,
+    replace_file,
+    sync_path,
+)
+from actor_mimic.storage.manifest import SCHEMA_VERSION, check_schema
+from actor_mimic.storage.records import RecordWriter
+
+RUN = "run.json"
+COMPLETE = "complete.json"
+RECORDS = "records.jsonl"
+LOCK = ".lock"
+MAX_JSON_BYTES = 64 << 20
+
+_PACKAGES = ("actor-mimic", "torch", "numpy", "gymnasium", "ale-py", "safetensors")
+_ABSENT = object()
+
+
+class RunDir:
+    """A run directory held by this process; `open_run` makes one.
+
+    Use it as a context manager: leaving it closes the records and releases the lock.
+    """
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+        self._records: RecordWriter | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where its checkpoints are."""
+        return self.path / "checkpoints"
+
+    @property
+    def records(self) -> RecordWriter:
+        """The writer of its records; opened when first asked for."""
+        if self._records is None:
+            self._records = RecordWriter(self.path / RECORDS)
+        return self._records
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has been marked as done."""
+        return is_complete(self.path)
+
+    def mark_complete(self, summary: Mapping[str, Any]) -> None:
+        """Say that the run is done.
+
+        Raises:
+            StorageError: if that cannot be written.
+        """
+        self.write_json(COMPLETE, {"schema": SCHEMA_VERSION, **summary})
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file: after a crash the old one is there, or the new one.
+
+        Args:
+            name: plain, with at most one directory: ``evaluations/x.json``.
+            content: plain data without numbers that are not finite.
+
+        Raises:
+            StorageError: if the disk is full or broken.
+            ValueError: if the name is not plain or a number not finite.
+        """
+        path = self._file(name)
+        encoded = json_bytes(content)
+        try:
+            if not path.parent.is_dir():
+                path.parent.mkdir()
+                sync_path(self.path)
+            replace_file(path, encoded)
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error}") from error
+
+    def read_json(self, name: str) -> Any:
+        """Read what `write_json` wrote.
+
+        Raises:
+            DataError: if it is missing or damaged.
+        """
+        return read_run_json(self.path, name)
+
+    def close(self) -> None:
+        """Close the records and release the lock; may be called twice."""
+        if self._records is not None:
+            self._records.close()
+            self._records = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> "RunDir":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _file(self, name: str) -> Path:
+        if not is_plain_path(name):
+            raise ValueError(f"expected a plain file name, got {name!r}")
+        return self.path / name
+
+
+def open_run(
+    path: Path,
+    *,
+    stage: str,
+    config: Mapping[str, Any],
+    resumable_keys: frozenset[str] = frozenset(),
+) -> RunDir:
+    """Begin a run, or take up one that was begun with the same configuration.
+
+    Leftovers of dead writers are cleaned away, once the lock is held.
+
+    Args:
+        path: the directory; made if missing. Not a symbolic link.
+        stage: what it runs: expert, distill, ...
+        config: JSON data; a ``seed`` in it is recorded beside it.
+        resumable_keys: dotted names that may differ from the stored configuration, itself or
+            everything below it; the stored one takes over their new values.
+
+    Returns:
+        The run, locked.
+
+    Raises:
+        CannotCreateError: if the directory cannot be made or written to.
+        LockedError: if another process works in it; names process and host.
+        ConfigError: if it was begun by another stage or with another configuration; lists every
+            key that differs.
+        DataError: if its run.json is damaged.
+    """
+    _make_directory(path)
+    run = RunDir(path, _take_lock(path / LOCK))
+    try:
+        clean_leftovers(path)
+        clean_leftovers(run.checkpoints)
+        asked = json.loads(json_bytes(dict(config)))
+        if os.path.lexists(path / RUN):
+            _check_same_run(run, stage, asked, resumable_keys)
+        else:
+            _begin(run, stage, asked)
+    except BaseException:
+        run.close()
+        raise
+    return run
+
+
+def read_run_json(run: Path, name: str) -> Any:
+    """Read a JSON file of a run that need not be held.
+
+    Raises:
+        DataError: if it is missing or damaged.
+        ValueError: if the name is not plain.
+    """
+    if not is_plain_path(name):
+        raise ValueError(f"expected a plain file name, got {name!r}")
+    return parse_json(read_regular(run / name, max_bytes=MAX_JSON_BYTES), path=run / name)
+
+
+def is_complete(run: Path) -> bool:
+    """Whether a run has been marked as done."""
+    return os.path.lexists(run / COMPLETE)
+
+
+def installed_versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that decide what a run computes; None if absent."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def validate_run_name(name: str) -> str:
+    """A run's name as it is, if it is safe as one part of a path.
+
+    Raises:
+        UsageError: if it is not.
+    """
+    if not is_plain_name(name):
+        raise UsageError(
+            f"run name {name!r:.120}: expected a letter or digit, then at most 99 letters, digits "
+            "or ._-"
+        )
+    return name
+
+
+def slug(task: str) -> str:
+    """A task's name as part of a path: ``ALE/Pong-v5`` gives ``ALE-Pong-v5``.
+
+    Raises:
+        UsageError: if nothing usable remains, or more than 100 characters.
+    """
+    return validate_run_name(re.sub(r"[^A-Za-z0-9._-]+", "-", task).lstrip("._-"))
+
+
+def _make_directory(path: Path) -> None:
+    if path.is_symlink():
+        raise CannotCreateError(f"{path}: is a symbolic link; name the directory it leads to")
+    try:
+        if not path.is_dir():
+            path.mkdir(parents=True, exist_ok=True)
+            sync_path(path.parent)
+        (path / "checkpoints").mkdir(exist_ok=True)
+        sync_path(path)
+    except OSError as error:
+        raise CannotCreateError(f"cannot make the run directory {path}: {error}") from error
+
+
+def _take_lock(path: Path) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise CannotCreateError(f"cannot write {path}: {error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    except BlockingIOError as error:
+        owner = os.pread(descriptor, 300, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise LockedError(f"{path.parent} is in use by {owner or 'another process'}") from error
+    except OSError as error:
+        os.close(descriptor)
+        raise CannotCreateError(f"cannot lock {path}: {error}") from error
+    return descriptor
+
+
+def _begin(run: RunDir, stage: str, config: dict[str, Any]) -> None:
+    content = {
+        "schema": SCHEMA_VERSION,
+        "stage": stage,
+        "config": config,
+        "seed": config.get("seed"),
+        "versions": installed_versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    try:
+        run.write_json(RUN, content)
+    except StorageError as error:
+        raise CannotCreateError(str(error)) from error
+
+
+def _check_same_run(
+    run: RunDir, stage: str, asked: dict[str, Any], resumable_keys: frozenset[str]
+) -> None:
+    path = run.path / RUN
+    stored = run.read_json(RUN)
+    if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
+        raise DataError(f"{path}: expected the description of a run, got {stored!r:.100}")
+    check_schema(stored.get("schema"), path=path)
+    if stored.get("stage") != stage:
+        raise ConfigError(f"{path}: the run was begun as {stored.get('stage')}, asked: {stage}")
+    differing = _differences(stored["config"], asked)
+    refused = [text for key, text in differing.items() if not _is_resumable(key, resumable_keys)]
+    if refused:
+        raise ConfigError(
+            f"{run.path} was begun with another configuration; choose another directory or undo: "
+            + "; ".join(refused)
+        )
+    if differing:
+        run.write_json(RUN, {**stored, "config": asked})
+
+
+def _differences(stored: dict[str, Any], asked: dict[str, Any]) -> dict[str, str]:
+    """By dotted key, what was stored and what is asked, where they differ."""
+    old, new = _flatten(stored), _flatten(asked)
+    pairs = {key: (old.get(key, _ABSENT), new.get(key, _ABSENT)) for key in old.keys() | new.keys()}
+    return {
+        key: f"{key} (stored: {_show(before)}, asked: {_show(after)})"
+        for key, (before, after) in sorted(pairs.items(), key=lambda pair: pair[0])
+        if before != after
+    }
+
+
+def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _show(value: Any) -> str:
+    return "absent" if value is _ABSENT else json.dumps(value)[:200]
+
+
+def _is_resumable(key: str, resumable_keys: frozenset[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in resumable_keys)
