@@ -1,0 +1,304 @@
+"""What a stage is told to do: frozen dataclasses, their defaults, and how text becomes one.
+
+Every hyper-parameter has one name, unique within its stage, so that ``--set NAME=VALUE`` and a
+recipe's keys need no path. Budgets and periods are in steps (one decision of one environment) or
+updates (one optimiser step), as their names say.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from actor_mimic.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of a network; see `TorsoSpec`. ``auto`` is nature for images and mlp for vectors."""
+
+    network: str = "auto"
+    width: float = 0.5
+    norm: str = "all"
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """When a learning stage records, evaluates and saves."""
+
+    record_every_steps: int = 2_000
+    eval_every_steps: int = 250_000
+    eval_episodes: int = 10
+    final_episodes: int = 30
+    checkpoint_every_steps: int = 250_000
+    checkpoint_replay: str = "full"  # or "none": smaller checkpoints, and resume is not exact
+
+
+@dataclass(frozen=True)
+class PQNConfig:
+    """Parallel Q-learning; the values are those of Gallici et al. (2024) but for the numbers of
+    environments, which suit two cores."""
+
+    num_envs: int = 64
+    rollout_steps: int = 32
+    epochs: int = 2
+    minibatch_size: int = 128
+    learning_rate: float = 2.5e-4
+    gamma: float = 0.99
+    lam: float = 0.65
+    epsilon_start: float = 1.0
+    epsilon_end: float = 0.01
+    exploration_fraction: float = 0.1
+    max_gradient_norm: float = 10.0
+
+
+@dataclass(frozen=True)
+class DQNConfig:
+    """Deep Q-learning; ``update_every_steps`` counts steps over all environments."""
+
+    num_envs: int = 16
+    batch_size: int = 256
+    update_every_steps: int = 32
+    replay_capacity_steps: int = 100_000
+    learning_starts_steps: int = 5_000
+    learning_rate: float = 2.5e-4
+    adam_epsilon: float = 1.5e-4
+    gamma: float = 0.99
+    n_step: int = 3
+    double: bool = True
+    target_period_updates: int = 250
+    epsilon_start: float = 1.0
+    epsilon_end: float = 0.01
+    exploration_fraction: float = 0.1
+    max_gradient_norm: float = 10.0
+
+
+ALGORITHMS: dict[str, type[PQNConfig] | type[DQNConfig]] = {"pqn": PQNConfig, "dqn": DQNConfig}
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """One network learns one task by reinforcement."""
+
+    task: str
+    total_steps: int = 2_500_000
+    seed: int = 0
+    protocol: str = "paper"
+    learner: PQNConfig | DQNConfig = field(default_factory=PQNConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    def __post_init__(self) -> None:
+        _check_learning(self)
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """An expert that starts from another network's weights."""
+
+    task: str
+    head: str = "fresh"  # or "copy": the outputs of the actions that both have
+    total_steps: int = 1_000_000
+    seed: int = 0
+    protocol: str = "paper"
+    learner: PQNConfig | DQNConfig = field(default_factory=DQNConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    def __post_init__(self) -> None:
+        _check_learning(self)
+        if self.head not in ("fresh", "copy"):
+            raise ConfigError(f"head must be fresh or copy, got {self.head!r}")
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """One student learns several tasks from their teachers; steps are per task."""
+
+    tasks: tuple[str, ...]
+    steps_per_task: int = 100_000
+    seed: int = 0
+    protocol: str = "paper"
+    envs_per_task: int = 16
+    epsilon: float = 0.1
+    replay_capacity_steps: int = 100_000  # per task
+    learning_starts_steps: int = 2_000  # per task
+    samples_per_step: float = 2.0
+    batch_size_per_task: int = 64
+    learning_rate: float = 5e-4
+    temperature: float = 0.1
+    feature_weight: float = 0.01
+    regressor: str = "linear"
+    max_gradient_norm: float = 10.0
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps over all tasks."""
+        return self.steps_per_task * len(self.tasks)
+
+    def __post_init__(self) -> None:
+        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
+            raise ConfigError(f"tasks must be different and at least one, got {self.tasks}")
+        _check_positive(self)
+        _check_schedule(self.schedule)
+        if not 0.0 <= self.epsilon <= 1.0:
+            raise ConfigError(f"epsilon must lie in [0, 1], got {self.epsilon}")
+        if self.learning_starts_steps > self.replay_capacity_steps:
+            raise ConfigError(
+                f"learning_starts_steps {self.learning_starts_steps} exceeds "
+                f"replay_capacity_steps {self.replay_capacity_steps}: learning would never start"
+            )
+
+
+Config = ExpertConfig | TransferConfig | DistillConfig
+
+# A count of zero is meant in these; everywhere else it can only be a mistake.
+_MAY_BE_ZERO = {"seed", "learning_starts_steps", "feature_weight", "eval_every_steps"}
+
+
+def _check_positive(config: Any) -> None:
+    for name, value in leaves(config):
+        if isinstance(value, bool | str) or not isinstance(value, int | float):
+            continue
+        if name in ("epsilon", "epsilon_start", "epsilon_end", "lam", "gamma"):
+            if not 0.0 <= value <= 1.0:
+                raise ConfigError(f"{name} must lie in [0, 1], got {value}")
+        elif value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
+            raise ConfigError(f"{name} must be positive, got {value}")
+
+
+def _check_schedule(schedule: ScheduleConfig) -> None:
+    if schedule.checkpoint_replay not in ("full", "none"):
+        raise ConfigError(
+            f"checkpoint_replay must be full or none, got {schedule.checkpoint_replay!r}"
+        )
+
+
+def _check_learning(config: ExpertConfig | TransferConfig) -> None:
+    _check_positive(config)
+    _check_schedule(config.schedule)
+    learner = config.learner
+    if isinstance(learner, PQNConfig):
+        rollout = learner.num_envs * learner.rollout_steps
+        if rollout % learner.minibatch_size:
+            raise ConfigError(
+                f"minibatch_size {learner.minibatch_size} must divide num_envs x rollout_steps = "
+                f"{learner.num_envs} x {learner.rollout_steps} = {rollout}"
+            )
+        if config.network.norm == "none":
+            raise ConfigError(
+                "norm = none with pqn: without a target network the algorithm relies on layer "
+                "norm; choose norm = all or dense, or algorithm = dqn"
+            )
+    else:
+        if learner.update_every_steps % learner.num_envs:
+            raise ConfigError(
+                f"update_every_steps {learner.update_every_steps} must be a multiple of "
+                f"num_envs {learner.num_envs}: all environments step together"
+            )
+        if learner.learning_starts_steps > learner.replay_capacity_steps:
+            raise ConfigError(
+                f"learning_starts_steps {learner.learning_starts_steps} exceeds "
+                f"replay_capacity_steps {learner.replay_capacity_steps}: learning would never start"
+            )
+
+
+def leaves(config: Any) -> Iterator[tuple[str, Any]]:
+    """Every hyper-parameter of a configuration with its value, nested sections flattened."""
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value)
+        else:
+            yield entry.name, value
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """Flat and plain, as `run.json` and every manifest store it."""
+    flat = {name: list(v) if isinstance(v, tuple) else v for name, v in leaves(config)}
+    learner = getattr(config, "learner", None)
+    if learner is not None:
+        flat["algorithm"] = next(name for name, c in ALGORITHMS.items() if c is type(learner))
+    return flat
+
+
+def build_config(stage: str, values: Mapping[str, Any]) -> Config:
+    """A stage's configuration from flat names.
+
+    Args:
+        stage: ``expert``, ``transfer`` or ``distill``.
+        values: hyper-parameters by name; strings are read as the type that the name asks for.
+            ``algorithm`` (``pqn`` or ``dqn``) chooses the learner of an expert or a transfer.
+
+    Raises:
+        ConfigError: for an unknown name (with the nearest known one), a value of the wrong type,
+            or settings that contradict each other.
+    """
+    cls = STAGES[stage]
+    values = dict(values)
+    sections: dict[str, Any] = {"network": NetworkConfig, "schedule": ScheduleConfig}
+    if cls is not DistillConfig:
+        default = "pqn" if cls is ExpertConfig else "dqn"
+        algorithm = values.pop("algorithm", default)
+        if algorithm not in ALGORITHMS:
+            raise ConfigError(
+                f"unknown algorithm {algorithm!r}, expected one of {', '.join(ALGORITHMS)}"
+                f"{did_you_mean(str(algorithm), ALGORITHMS)}"
+            )
+        sections["learner"] = ALGORITHMS[algorithm]
+    arguments: dict[str, Any] = {}
+    known: set[str] = set()
+    for section, section_cls in sections.items():
+        names = {entry.name: entry.type for entry in dataclasses.fields(section_cls)}
+        known |= names.keys()
+        given = {n: _convert(n, values.pop(n), t) for n, t in names.items() if n in values}
+        arguments[section] = section_cls(**given)
+    own = {e.name: e.type for e in dataclasses.fields(cls) if e.name not in sections}
+    known |= own.keys()
+    arguments |= {n: _convert(n, values.pop(n), t) for n, t in own.items() if n in values}
+    if values:
+        name = next(iter(values))
+        raise ConfigError(
+            f"unknown setting {name!r} of stage {stage}{did_you_mean(name, sorted(known))}"
+        )
+    return cls(**arguments)
+
+
+STAGES: dict[str, type[Config]] = {
+    "expert": ExpertConfig,
+    "transfer": TransferConfig,
+    "distill": DistillConfig,
+}
+
+
+def _convert(name: str, value: Any, wanted: Any) -> Any:
+    """A TOML value, or text from the command line, as the field's type."""
+    if wanted == tuple[str, ...]:
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise ConfigError(f"{name} must be a list of names, got {value!r}")
+    assert wanted in (int, float, bool, str), (name, get_args(wanted))
+    try:
+        if wanted is bool:
+            if isinstance(value, bool):
+                return value
+            return {"true": True, "false": False}[str(value).lower()]
+        if wanted is str:
+            if not isinstance(value, str):
+                raise ValueError
+            return value
+        if isinstance(value, bool):
+            raise ValueError
+        number = float(str(value).replace("_", ""))
+        if wanted is float:
+            return number
+        if number != int(number):
+            raise ValueError
+        return int(number)
+    except (ValueError, KeyError, OverflowError):
+        raise ConfigError(f"{name} must be {_KINDS[wanted]}, got {value!r}") from None
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

@@ -1,0 +1,370 @@
+"""Stage: one network learns one task by reinforcement, with replay (DQN) or without (PQN)."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+from actor_mimic.compute import Compute, require_memory
+from actor_mimic.config import DQNConfig, ExpertConfig, NetworkConfig, PQNConfig, TransferConfig
+from actor_mimic.envs.make import make_envs
+from actor_mimic.envs.vector_step import VectorEnv
+from actor_mimic.learners.dqn import DQNLearner
+from actor_mimic.learners.pqn import PQNLearner, Trajectories
+from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.networks.torsos import TorsoSpec
+from actor_mimic.protocols import protocol_named
+from actor_mimic.replay.frame_replay import FrameReplay
+from actor_mimic.rollout import Rollout, Transition
+from actor_mimic.schedules import linear
+from actor_mimic.seeding import (
+    generator_state,
+    numpy_generator,
+    restore_generator,
+    torch_generator,
+)
+from actor_mimic.stages.training import RecentEpisodes, Snapshot
+
+FRAME_DTYPES = {np.uint8: torch.uint8, np.float32: torch.float32}
+
+
+def observation_shape(env: VectorEnv) -> tuple[int, ...]:
+    """Shape of one observation: stacked images, or the vector alone."""
+    if len(env.frame_shape) == 1:
+        return env.frame_shape
+    return (env.stack_size, *env.frame_shape)
+
+
+def torso_spec(config: NetworkConfig, env: VectorEnv) -> TorsoSpec:
+    """The torso that a configuration asks for, on a task's observations."""
+    shape = observation_shape(env)
+    kind = config.network
+    if kind == "auto":
+        kind = "mlp" if len(shape) == 1 else "nature"
+    return TorsoSpec(kind, shape, config.width, config.norm)
+
+
+def make_task_envs(config: ExpertConfig | TransferConfig, compute: Compute) -> VectorEnv:
+    """The environments that a configuration asks for."""
+    return make_envs(
+        config.task,
+        num_envs=config.learner.num_envs,
+        run_seed=config.seed,
+        protocol=protocol_named(config.protocol),
+        num_threads=compute.threads,
+    )
+
+
+def fresh_network(config: ExpertConfig | TransferConfig, env: VectorEnv) -> QNetwork:
+    """A randomly initialised network for the task; the run's seed decides the weights."""
+    return QNetwork(
+        torso_spec(config.network, env),
+        len(env.action_names),
+        generator=torch_generator(config.seed, config.task, "network"),
+    )
+
+
+def expert_state(
+    config: ExpertConfig | TransferConfig,
+    compute: Compute,
+    env: VectorEnv,
+    network: QNetwork,
+) -> "PQNState | DQNState":
+    """The state of an expert or a transfer before its first step.
+
+    Args:
+        config: what to do.
+        compute: where; the network is moved there.
+        env: the task's environments; the state owns them from now on.
+        network: what to start from.
+
+    Raises:
+        ConfigError: if the replay does not fit into memory.
+    """
+    compute.place(network)
+    if isinstance(config.learner, PQNConfig):
+        return PQNState(config, config.learner, compute, env, network)
+    return DQNState(config, config.learner, compute, env, network)
+
+
+class PQNState:
+    """Parallel Q-learning: rollouts of all environments, then a few epochs on each."""
+
+    def __init__(
+        self,
+        config: ExpertConfig | TransferConfig,
+        settings: PQNConfig,
+        compute: Compute,
+        env: VectorEnv,
+        network: QNetwork,
+    ) -> None:
+        self.network = network
+        self.total_steps = config.total_steps
+        self.steps = 0
+        self.recent = RecentEpisodes([config.task])
+        self._settings = settings
+        self._device = compute.device
+        self._rollout = _make_rollout(config, env)
+        self._learner = PQNLearner(
+            network,
+            learning_rate=settings.learning_rate,
+            gamma=settings.gamma,
+            lam=settings.lam,
+            epochs=settings.epochs,
+            minibatch_size=settings.minibatch_size,
+            max_gradient_norm=settings.max_gradient_norm,
+            rng=numpy_generator(config.seed, config.task, "minibatches"),
+        )
+        self._trajectories = Trajectories(
+            settings.rollout_steps, env.num_envs, self._rollout.observations, compute.device
+        )
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps so far."""
+        return self._learner.updates
+
+    def start(self) -> None:
+        """Resets the environments."""
+        self._rollout.start()
+
+    def advance(self) -> dict[str, Tensor | float]:
+        """One rollout and the epochs on it."""
+        epsilon = _epsilon(self._settings, self.steps, self.total_steps)
+        for time in range(self._settings.rollout_steps):
+            self._step(time, epsilon)
+        last_values = self._scores(self._rollout.observations).amax(dim=1)
+        rate = linear(
+            min(self.steps, self.total_steps),
+            start=self._settings.learning_rate,
+            end=0.0,
+            duration_steps=self.total_steps,
+        )
+        self.steps += self._settings.rollout_steps * self._rollout.num_envs
+        self.recent.extend(self._rollout.take_finished())
+        metrics = self._learner.update(self._trajectories, last_values, learning_rate=rate)
+        return {**metrics, "epsilon": epsilon, "learning_rate": rate}
+
+    def snapshot(self) -> Snapshot:
+        """Network, optimiser, environments, generators, counters."""
+        moments, learner = self._learner.state_dict()
+        tensors, rollout = self._rollout.state_dict()
+        return Snapshot(
+            {"model": self.network.state_dict(), "optimizer": moments, "rollout": tensors},
+            {
+                "steps": self.steps,
+                "learner": learner,
+                "rollout": rollout,
+                "recent": self.recent.state_dict(),
+            },
+        )
+
+    def restore(
+        self,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+        replays: Mapping[str, Iterable[Mapping[str, Tensor]]],
+    ) -> None:
+        """Goes back to where a snapshot was taken."""
+        assert not replays, "PQN keeps no replay"
+        self.network.load_state_dict(tensors["model"])
+        self._learner.load_state_dict(tensors["optimizer"], state["learner"])
+        self._rollout.load_state_dict(tensors["rollout"], state["rollout"])
+        self.recent.load_state_dict(state["recent"])
+        self.steps = int(state["steps"])
+
+    def close(self) -> None:
+        """Stops the emulators."""
+        self._rollout.close()
+
+    def _step(self, time: int, epsilon: float) -> None:
+        store = self._trajectories
+        obs = self._rollout.observations.to(self._device)
+        scores = self._scores(obs)
+        self._rollout.send(_greedy(scores), epsilon)
+        # While the emulators run; and before `recv` overwrites the observations.
+        store.obs[time] = obs
+        store.values[time] = scores.amax(dim=1)
+        (transition,) = self._rollout.recv()
+        store.actions[time] = transition.actions
+        store.rewards[time] = transition.rewards
+        store.terminal[time] = transition.terminal
+        store.cut[time] = transition.truncated
+        if transition.truncated.any():
+            rows = torch.from_numpy(transition.truncated).to(self._device)
+            final = self._scores(transition.final_observations).amax(dim=1)
+            store.cut_values[time, rows] = final
+
+    @torch.no_grad()
+    def _scores(self, obs: Shaped[Tensor, "envs ..."]) -> Float[Tensor, "envs actions"]:
+        return self.network(obs.to(self._device)).scores
+
+
+class DQNState:
+    """Deep Q-learning: environments fill a replay, the learner samples from it."""
+
+    def __init__(
+        self,
+        config: ExpertConfig | TransferConfig,
+        settings: DQNConfig,
+        compute: Compute,
+        env: VectorEnv,
+        network: QNetwork,
+    ) -> None:
+        self.network = network
+        self.total_steps = config.total_steps
+        self.steps = 0
+        self.recent = RecentEpisodes([config.task])
+        self._settings = settings
+        self._device = compute.device
+        self._rollout = _make_rollout(config, env)
+        self._learner = DQNLearner(
+            network,
+            torch.optim.Adam(
+                network.parameters(), lr=settings.learning_rate, eps=settings.adam_epsilon
+            ),
+            double=settings.double,
+            target_period_updates=settings.target_period_updates,
+            max_gradient_norm=settings.max_gradient_norm,
+        )
+        self._replay = make_replay(env, settings.replay_capacity_steps)
+        self._rng = numpy_generator(config.seed, config.task, "replay")
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps so far."""
+        return self._learner.updates
+
+    def start(self) -> None:
+        """Resets the environments."""
+        self._rollout.start()
+
+    def advance(self) -> dict[str, Tensor | float]:
+        """As many steps as one update waits for, and the update."""
+        settings = self._settings
+        metrics: dict[str, Tensor | float] = {}
+        epsilon = _epsilon(settings, self.steps, self.total_steps)
+        for turn in range(settings.update_every_steps // self._rollout.num_envs):
+            self._rollout.send(self._greedy(), epsilon)
+            # The update runs beside the emulators, on what the replay held before this step.
+            if turn == 0 and len(self._replay) >= settings.learning_starts_steps:
+                metrics |= self._update()
+            (transition,) = self._rollout.recv()
+            add_transition(self._replay, transition)
+            self.steps += self._rollout.num_envs
+        self.recent.extend(self._rollout.take_finished())
+        return {**metrics, "epsilon": epsilon}
+
+    def snapshot(self) -> Snapshot:
+        """Network, optimiser, environments, generators, counters, replay."""
+        moments, learner = self._learner.state_dict()
+        tensors, rollout = self._rollout.state_dict()
+        return Snapshot(
+            {"model": self.network.state_dict(), "optimizer": moments, "rollout": tensors},
+            {
+                "steps": self.steps,
+                "learner": learner,
+                "rollout": rollout,
+                "recent": self.recent.state_dict(),
+                "replay_rng": generator_state(self._rng),
+            },
+            {"replay": self._replay},
+        )
+
+    def restore(
+        self,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+        replays: Mapping[str, Iterable[Mapping[str, Tensor]]],
+    ) -> None:
+        """Goes back to where a snapshot was taken; without a replay it starts to refill one."""
+        self.network.load_state_dict(tensors["model"])
+        self._learner.load_state_dict(tensors["optimizer"], state["learner"])
+        self._rollout.load_state_dict(tensors["rollout"], state["rollout"])
+        self.recent.load_state_dict(state["recent"])
+        self._rng = restore_generator(state["replay_rng"])
+        self.steps = int(state["steps"])
+        if "replay" in replays:
+            self._replay.restore(replays["replay"])
+
+    def close(self) -> None:
+        """Stops the emulators."""
+        self._rollout.close()
+
+    @torch.no_grad()
+    def _greedy(self) -> Int64[Any, " envs"]:
+        return _greedy(self.network(self._rollout.observations.to(self._device)).scores)
+
+    def _update(self) -> dict[str, Tensor]:
+        batch = self._replay.sample_transitions(
+            self._settings.batch_size,
+            n_step=self._settings.n_step,
+            gamma=self._settings.gamma,
+            rng=self._rng,
+        )
+        return self._learner.update(
+            obs=batch.obs,
+            actions=batch.actions,
+            returns=batch.returns,
+            next_obs=batch.next_obs,
+            discounts=batch.discounts,
+        )
+
+
+def make_replay(
+    env: VectorEnv, capacity_steps: int, *, label_scores: int = 0, label_features: int = 0
+) -> FrameReplay:
+    """A replay for a task's observations.
+
+    Raises:
+        ConfigError: if it would not fit into memory.
+    """
+    layout = {
+        "num_envs": env.num_envs,
+        "capacity_steps": capacity_steps,
+        "frame_shape": env.frame_shape,
+        "frame_dtype": FRAME_DTYPES[env.frame_dtype],
+        "stack_size": env.stack_size,
+        "label_scores": label_scores,
+        "label_features": label_features,
+    }
+    require_memory(FrameReplay.bytes_needed(**layout), f"the replay of {env.task}")
+    return FrameReplay(**layout)
+
+
+def add_transition(replay: FrameReplay, transition: Transition, **labels: Tensor) -> None:
+    """Puts one step of all environments into the replay."""
+    replay.add(
+        transition.frames,
+        transition.actions,
+        transition.rewards,
+        transition.terminal,
+        transition.truncated,
+        transition.first,
+        final_frames=transition.final_frames,
+        **labels,
+    )
+
+
+def _make_rollout(config: ExpertConfig | TransferConfig, env: VectorEnv) -> Rollout:
+    return Rollout(
+        [env],
+        life_loss_is_terminal=protocol_named(config.protocol).life_loss_ends_training_episodes,
+        rngs=[numpy_generator(config.seed, config.task, "exploration")],
+    )
+
+
+def _greedy(scores: Float[Tensor, "envs actions"]) -> Int64[Any, " envs"]:
+    return scores.argmax(dim=1).cpu().numpy()
+
+
+def _epsilon(settings: PQNConfig | DQNConfig, steps: int, total_steps: int) -> float:
+    return linear(
+        steps,
+        start=settings.epsilon_start,
+        end=settings.epsilon_end,
+        duration_steps=max(1, round(settings.exploration_fraction * total_steps)),
+    )

@@ -1,0 +1,227 @@
+"""A learning stage inside its run directory: records, evaluations, checkpoints, resume, stop."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from actor_mimic.config import ScheduleConfig
+from actor_mimic.replay.frame_replay import FrameReplay
+from actor_mimic.stages.evaluate import TaskScores
+from actor_mimic.stages.training import LearningState, Snapshot, train
+from actor_mimic.storage.checkpoint import (
+    Checkpoint,
+    newest_valid,
+    prune,
+    read_best,
+    write_best,
+    write_checkpoint,
+)
+from actor_mimic.storage.records import Record
+from actor_mimic.storage.run_dir import RunDir
+from actor_mimic.storage.tensor_files import load_tensor_file
+
+KEEP_LAST = 2
+
+
+class Interrupted(Exception):
+    """The stage was asked to stop; its last checkpoint holds everything up to that moment."""
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        super().__init__(f"stopped by signal {signal_number} at step {step}")
+        self.signal_number = signal_number
+
+
+class EvaluationStopped(Exception):
+    """Raised by an evaluation that was asked to stop; it will be made again on resume."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"evaluation stopped by signal {signal_number}")
+        self.signal_number = signal_number
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation gave: scores per task, and the one number that chooses ``best``."""
+
+    tasks: Mapping[str, TaskScores]
+    figure_of_merit: float
+
+
+class Session:
+    """Runs one learning state to its end, or until it is stopped.
+
+    Args:
+        state: fresh; `run` restores it if the run has a checkpoint.
+        run: the open run directory, locked by us.
+        schedule: when to record, evaluate and save.
+        manifest: what every checkpoint says of itself: kind, tasks, network, config, parents,
+            protocol.
+        evaluate: plays the present network.
+        stop: asked between records; the number of a signal, or None.
+        warn: told of damaged checkpoints.
+    """
+
+    def __init__(
+        self,
+        state: LearningState,
+        run: RunDir,
+        *,
+        schedule: ScheduleConfig,
+        manifest: Mapping[str, Any],
+        evaluate: Callable[[], Evaluation],
+        stop: Callable[[], int | None],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._state = state
+        self._run = run
+        self._schedule = schedule
+        self._manifest = manifest
+        self._evaluate = evaluate
+        self._stop = stop
+        self._warn = warn
+        self._segments: list[dict[str, Any]] = []
+        self._last: Checkpoint | None = None
+        self._evaluation_due = False
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds that the stage has taken, earlier sessions included up to their last save."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def run(self) -> Iterator[Record]:
+        """Yields every record after it has been written.
+
+        Raises:
+            Interrupted: after the checkpoint that a stop asks for.
+            DivergenceError: if learning went wrong; the last checkpoint is intact.
+            DataError: if there are checkpoints and none is valid.
+        """
+        self._last = newest_valid(
+            self._run.checkpoints, lambda path, why: self._warn(f"damaged checkpoint {path}: {why}")
+        )
+        if self._last is None:
+            self._state.start()
+        else:
+            self._restore(self._last)
+        self._run.records.rewind(self._state.steps)
+        if self._evaluation_due or self._last is None:
+            yield from self._evaluate_and_save()
+        before = self._state.steps
+        for record in train(self._state, record_every_steps=self._schedule.record_every_steps):
+            yield from self._write(record)
+            if self._is_due(self._schedule.eval_every_steps, before, record.step):
+                yield from self._evaluate_and_save()
+            elif self._is_due(self._schedule.checkpoint_every_steps, before, record.step):
+                yield from self._save()
+            signal_number = self._stop()
+            if signal_number is not None:
+                yield from self._save()
+                raise Interrupted(signal_number, record.step)
+            before = record.step
+
+    def _is_due(self, period: int, before: int, now: int) -> bool:
+        """Whether a period ended in ``(before, now]``; 0 means never, the end always counts."""
+        return period > 0 and (
+            now // period > before // period or now >= self._state.total_steps
+        )
+
+    def _evaluate_and_save(self) -> Iterator[Record]:
+        """An evaluation is worth a checkpoint: ``best`` can only name what was saved."""
+        self._evaluation_due = True
+        try:
+            evaluation = self._evaluate()
+        except EvaluationStopped as stopped:
+            yield from self._save()
+            raise Interrupted(stopped.signal_number, self._state.steps) from None
+        self._evaluation_due = False
+        yield from self._write(self._evaluation_record(evaluation))
+        yield from self._save()
+        best = read_best(self._run.path)
+        if best is None or evaluation.figure_of_merit > best.score:
+            write_best(
+                self._run.path, step=self._state.steps, score=evaluation.figure_of_merit
+            )
+
+    def _write(self, record: Record) -> Iterator[Record]:
+        self._run.records.write(record)
+        yield record
+
+    def _evaluation_record(self, evaluation: Evaluation) -> Record:
+        values: dict[str, float | int | str | None] = {"merit": evaluation.figure_of_merit}
+        for task, scores in evaluation.tasks.items():
+            values |= {
+                f"{task}/mean": scores.mean,
+                f"{task}/median": scores.median,
+                f"{task}/stderr": scores.stderr,
+                f"{task}/episodes": scores.episodes,
+                f"{task}/human_normalised": scores.human_normalised,
+            }
+        return Record("evaluation", self._state.steps, self._state.updates, values, self.elapsed_s)
+
+    def _save(self) -> Iterator[Record]:
+        if self._last is not None and self._last.step == self._state.steps:
+            return
+        snapshot = self._state.snapshot()
+        replays = snapshot.replays if self._schedule.checkpoint_replay == "full" else {}
+        new, kept = self._new_segments(snapshot, replays)
+        self._last = write_checkpoint(
+            self._run.checkpoints,
+            step=self._state.steps,
+            tensors=snapshot.tensors,
+            state=snapshot.state
+            | {"segments": self._segments, "evaluation_due": self._evaluation_due, "elapsed_s": self.elapsed_s},
+            manifest=self._manifest,
+            replay_segments=new,
+            link_segments=[self._segment_path(name) for name in kept],
+        )
+        best = read_best(self._run.path)
+        keep = frozenset() if best is None else frozenset({best.step})
+        prune(self._run.checkpoints, keep_last=KEEP_LAST, keep=keep)
+        values: dict[str, float | int | str | None] = {"model_sha256": self._last.model_sha256}
+        yield from self._write(
+            Record("checkpoint", self._state.steps, self._state.updates, values, self.elapsed_s)
+        )
+
+    def _new_segments(
+        self, snapshot: Snapshot, replays: Mapping[str, FrameReplay]
+    ) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
+        """What to append for each replay, and which earlier segments still count."""
+        new: dict[str, dict[str, Tensor]] = {}
+        remaining: list[dict[str, Any]] = []
+        for replay_name, replay in replays.items():
+            mine = [s for s in self._segments if s["replay"] == replay_name]
+            before = mine[-1]["written"] if mine else [0] * len(replay.written)
+            mine = [s for s in mine if (np.array(s["written"]) > replay.oldest).any()]
+            written = replay.written
+            if (written > np.array(before)).any():
+                name = f"{replay_name}-{snapshot.state['steps']:012d}"
+                new[name] = replay.export_since(np.array(before, dtype=np.int64))
+                mine.append({"name": name, "replay": replay_name, "written": written.tolist()})
+            remaining += mine
+        self._segments = remaining
+        return new, [s["name"] for s in remaining if s["name"] not in new]
+
+    def _segment_path(self, name: str) -> Path:
+        assert self._last is not None
+        return self._last.path / "replay" / f"{name}.safetensors"
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.load_state()
+        self._segments = list(state["segments"])
+        self._evaluation_due = bool(state["evaluation_due"])
+        self._seconds_before = float(state["elapsed_s"])
+        groups = ("model", "optimizer", "rollout", "regressors")
+        files = checkpoint.manifest["files"]
+        tensors = {g: checkpoint.load_tensors(g) for g in groups if f"{g}.safetensors" in files}
+        replays: dict[str, Iterable[Mapping[str, Tensor]]] = {}
+        for name in dict.fromkeys(s["replay"] for s in self._segments):
+            paths = [self._segment_path(s["name"]) for s in self._segments if s["replay"] == name]
+            replays[name] = (load_tensor_file(path) for path in paths)
+        self._state.restore(tensors, state, replays)

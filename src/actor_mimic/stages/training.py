@@ -1,0 +1,149 @@
+"""What the three learning stages share: one loop, and how it is recorded.
+
+A learning stage is a state object that advances by a few steps at a time. `train` turns it into a
+generator of records; whoever consumes them evaluates, saves and stops between two of them, where
+the state is whole.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from actor_mimic.replay.frame_replay import FrameReplay
+from actor_mimic.rollout import Episode
+from actor_mimic.storage.records import Record
+
+RECENT_EPISODES = 100
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A state, ready to be written: tensors by file, plain data, and the replays by name."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+    replays: dict[str, FrameReplay] = field(default_factory=dict)
+
+
+class LearningState(Protocol):
+    """Everything that a learning stage is at one moment."""
+
+    steps: int
+    recent: "RecentEpisodes"
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps so far."""
+        ...
+
+    @property
+    def total_steps(self) -> int:
+        """When the stage is done."""
+        ...
+
+    @property
+    def network(self) -> nn.Module:
+        """The network whose weights are the result."""
+        ...
+
+    def start(self) -> None:
+        """Resets the environments, for a run that does not resume."""
+        ...
+
+    def advance(self) -> Mapping[str, Tensor | float]:
+        """A few steps and the updates that they bring; the metrics of both."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """What `restore` needs; changes nothing."""
+        ...
+
+    def restore(self, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any],
+                replays: Mapping[str, Iterable[Mapping[str, Tensor]]]) -> None:
+        """Goes back to where a snapshot was taken."""
+        ...
+
+    def close(self) -> None:
+        """Stops the emulators."""
+        ...
+
+
+class RecentEpisodes:
+    """Raw scores of the last 100 finished training games of each task."""
+
+    def __init__(self, tasks: Iterable[str]) -> None:
+        self._scores = {task: deque[float](maxlen=RECENT_EPISODES) for task in tasks}
+        self._lengths = {task: deque[int](maxlen=RECENT_EPISODES) for task in tasks}
+        self.finished = 0
+
+    def extend(self, episodes: Iterable[Episode]) -> None:
+        """Takes in newly finished games."""
+        for episode in episodes:
+            self._scores[episode.task].append(episode.score)
+            self._lengths[episode.task].append(episode.length)
+            self.finished += 1
+
+    def means(self) -> dict[str, float | None]:
+        """``TASK/score`` and ``TASK/length``; None before the first game ended."""
+        result: dict[str, float | None] = {}
+        for task, scores in self._scores.items():
+            lengths = self._lengths[task]
+            result[f"{task}/score"] = sum(scores) / len(scores) if scores else None
+            result[f"{task}/length"] = sum(lengths) / len(lengths) if lengths else None
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain lists."""
+        return {
+            "scores": {task: list(scores) for task, scores in self._scores.items()},
+            "lengths": {task: list(lengths) for task, lengths in self._lengths.items()},
+            "finished": self.finished,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over what `state_dict` gave."""
+        for task in self._scores:
+            self._scores[task].extend(state["scores"][task])
+            self._lengths[task].extend(state["lengths"][task])
+        self.finished = int(state["finished"])
+
+
+def train(state: LearningState, *, record_every_steps: int) -> Iterator[Record]:
+    """Advances a stage to its end; yields a record of means every so often, and at the end.
+
+    Records fall on multiples of ``record_every_steps`` (or the first moment after), whenever the
+    generator was started: a resumed run records where the uninterrupted one would have.
+    """
+    sums: dict[str, Tensor | float] = {}
+    counts: dict[str, int] = {}
+    started = time.monotonic()
+    started_steps = state.steps
+    while state.steps < state.total_steps:
+        before = state.steps
+        for name, value in state.advance().items():
+            sums[name] = sums[name] + value if name in sums else value
+            counts[name] = counts.get(name, 0) + 1
+        crossed = state.steps // record_every_steps > before // record_every_steps
+        if not crossed and state.steps < state.total_steps:
+            continue
+        # The only place where metrics leave the device.
+        means = {name: float(torch.as_tensor(s)) / counts[name] for name, s in sums.items()}
+        elapsed = time.monotonic() - started
+        yield Record(
+            kind="train",
+            step=state.steps,
+            update=state.updates,
+            values=means
+            | state.recent.means()
+            | {
+                "episodes": state.recent.finished,
+                "steps_per_s": (state.steps - started_steps) / max(elapsed, 1e-9),
+            },
+            wall_s=elapsed,
+        )
+        sums, counts = {}, {}

@@ -1,0 +1,67 @@
+"""Stage: a Q-network on a new task that starts from the weights of a student or an expert.
+
+Parisotto, Ba and Salakhutdinov (2016), section 5.2: take the trained network, put a new output
+layer on it, and train everything as an ordinary DQN. Apart from where the weights come from, this
+is the expert stage, and the states are its states.
+"""
+
+import dataclasses
+
+from actor_mimic.config import NetworkConfig, TransferConfig
+from actor_mimic.envs.vector_step import VectorEnv
+from actor_mimic.errors import DataError
+from actor_mimic.learners.warm_start import TensorOrigin, warm_start
+from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.networks.student import Student
+from actor_mimic.networks.torsos import TorsoSpec
+from actor_mimic.stages.expert import fresh_network, observation_shape
+from actor_mimic.storage.checkpoint import Checkpoint
+from actor_mimic.teachers.own import load_network
+
+
+def with_network_of(config: TransferConfig, parent: Checkpoint) -> TransferConfig:
+    """The configuration with the parent's kind, width and norm: the weights decide the shape."""
+    spec = TorsoSpec.from_json(parent.network["torso"])
+    network = NetworkConfig(network=spec.kind, width=spec.width, norm=spec.norm)
+    return dataclasses.replace(config, network=network)
+
+
+def transfer_network(
+    config: TransferConfig, env: VectorEnv, parent: Checkpoint | None
+) -> tuple[QNetwork, list[TensorOrigin]]:
+    """The network that a transfer starts from, and where each of its tensors came from.
+
+    Args:
+        config: what to do; its network is the parent's (see `with_network_of`).
+        env: the new task.
+        parent: a student's or an expert's checkpoint; None leaves everything random, which is
+            the arm that the others are compared with.
+
+    Raises:
+        DataError: if the parent reads observations of another shape.
+    """
+    network = fresh_network(config, env)
+    if parent is None:
+        return network, [
+            TensorOrigin(name, "fresh", rows=0) for name, _ in network.named_parameters()
+        ]
+    shape = TorsoSpec.from_json(parent.network["torso"]).obs_shape
+    if shape != observation_shape(env):
+        raise DataError(
+            f"{parent.path} reads observations of shape {shape}, "
+            f"{config.task} gives {observation_shape(env)}"
+        )
+    source = load_network(parent)
+    if isinstance(source, Student):
+        source_outputs, tensors = source.alphabet, source.network.state_dict()
+    else:
+        (source_outputs,) = (tuple(names) for names in parent.tasks.values())
+        tensors = source.state_dict()
+    origins = warm_start(
+        network,
+        tensors,
+        source_outputs=source_outputs,
+        target_actions=env.action_names,
+        head=config.head,
+    )
+    return network, origins

@@ -1,0 +1,85 @@
+"""Our own checkpoints as teachers: experts, transferred networks, and students."""
+
+from collections.abc import Mapping
+
+from jaxtyping import Shaped
+from torch import Tensor, nn
+
+from actor_mimic.compute import Compute
+from actor_mimic.errors import DataError, did_you_mean
+from actor_mimic.networks.q_network import Output, QNetwork
+from actor_mimic.networks.student import Student
+from actor_mimic.storage.checkpoint import Checkpoint
+from actor_mimic.teachers.teacher import Teacher
+
+
+def load_network(checkpoint: Checkpoint) -> QNetwork | Student:
+    """The network that a checkpoint holds, on the CPU.
+
+    Raises:
+        DataError: if its tensors do not fit the network that its manifest describes.
+    """
+    description = checkpoint.network
+    try:
+        network: QNetwork | Student
+        if checkpoint.kind == "student":
+            network = Student.from_json(description)
+        else:
+            network = QNetwork.from_json(description)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{checkpoint.path}: the manifest describes no network: {error}") from error
+    load_tensors(network, checkpoint.load_tensors("model"), str(checkpoint.path))
+    return network
+
+
+def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Loads weights after comparing every name and shape, so that nothing is half loaded.
+
+    Raises:
+        DataError: listing what was expected and what came.
+    """
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    if expected != found:
+        lines = [
+            f"  {name}: expected {expected.get(name, 'nothing')}, got {found.get(name, 'nothing')}"
+            for name in sorted(expected.keys() | found.keys())
+            if expected.get(name) != found.get(name)
+        ]
+        raise DataError("\n".join([f"{source}: the tensors do not fit the network", *lines]))
+    network.load_state_dict(dict(tensors))
+
+
+def load_teacher(checkpoint: Checkpoint, task: str, compute: Compute) -> Teacher:
+    """A checkpoint as the teacher of one of its tasks.
+
+    Raises:
+        DataError: if the checkpoint does not play that task, or its tensors do not fit.
+    """
+    if task not in checkpoint.tasks:
+        raise DataError(
+            f"{checkpoint.path} plays {', '.join(checkpoint.tasks)}, not {task}"
+            f"{did_you_mean(task, checkpoint.tasks)}"
+        )
+    network = load_network(checkpoint)
+    compute.place(network)
+    network.requires_grad_(False)
+    if isinstance(network, Student):
+        torso = network.network.torso
+    else:
+        torso = network.torso
+
+    def label(obs: Shaped[Tensor, "batch ..."]) -> Output:
+        output = network(obs)
+        if isinstance(network, Student):
+            return Output(network.task_scores(task, output.scores), output.features)
+        return output
+
+    return Teacher(
+        task=task,
+        action_names=tuple(checkpoint.tasks[task]),
+        num_features=torso.num_features,
+        model_sha256=checkpoint.model_sha256,
+        network=label,
+        device=compute.device,
+    )

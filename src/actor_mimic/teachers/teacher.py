@@ -1,0 +1,45 @@
+"""A frozen network that plays one task: it labels frames, and it can be measured.
+
+Axes: batch = observations, actions = the task's own actions, features = last hidden layer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+from actor_mimic.networks.q_network import Output
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What a student learns one task from.
+
+    Attributes:
+        task: the only task that it knows.
+        action_names: its outputs, in order; the task's own actions.
+        num_features: width of its last hidden layer.
+        model_sha256: names its weights, in manifests and in measured scores.
+        network: raw observations on the device to scores over ``action_names`` and features.
+        device: where it computes.
+    """
+
+    task: str
+    action_names: tuple[str, ...]
+    num_features: int
+    model_sha256: str
+    network: Callable[[Shaped[Tensor, "batch ..."]], Output]
+    device: str
+
+    @torch.no_grad()
+    def label(self, obs: Shaped[Tensor, "batch ..."]) -> Output:
+        """Scores (Q-values or logits, untouched) and features, detached, on the device."""
+        return self.network(obs.to(self.device))
+
+    def act(self, obs: Shaped[Tensor, "batch ..."]) -> Int64[np.ndarray, " batch"]:
+        """The best action for each observation."""
+        scores: Float[Tensor, "batch actions"] = self.label(obs).scores
+        return scores.argmax(dim=1).cpu().numpy()
