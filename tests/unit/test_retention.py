@@ -1,0 +1,83 @@
+"""Which checkpoints are found, which are deleted, and what dead writers leave."""
+
+import os
+import shutil
+
+import pytest
+from saving import in_child, names, save
+
+from actor_mimic.storage.checkpoint import checkpoint_name, find_checkpoints, prune, read_checkpoint
+from actor_mimic.storage.durable import clean_leftovers
+from actor_mimic.storage.manifest import MANIFEST
+
+
+def test_the_newest_is_the_highest_step_whatever_the_clock_says(tmp_path):
+    for step in (1000, 30, 999_999_999, 1_000_000_000):
+        os.utime(save(tmp_path, step).path, (step, 10**9 - step))
+    (tmp_path / "step-9999999999").symlink_to("/etc")
+    (tmp_path / "step-000000031").write_text("a file")
+    (tmp_path / "step-5").mkdir()
+    (tmp_path / ".tmp-1-step-9999999998").mkdir()
+
+    found = [read_checkpoint(path).step for path in find_checkpoints(tmp_path)]
+    assert found == [30, 1000, 999_999_999, 1_000_000_000]
+    assert find_checkpoints(tmp_path / "missing") == []
+
+
+def test_prune_keeps_the_newest_and_those_asked_for(tmp_path):
+    for step in range(1, 7):
+        save(tmp_path, step)
+
+    assert prune(tmp_path, keep=frozenset({2})) == [4, 3, 1]
+    assert names(tmp_path) == [checkpoint_name(step) for step in (2, 5, 6)]
+    assert prune(tmp_path, keep=frozenset({2})) == []
+    with pytest.raises(ValueError, match="at least 2"):
+        prune(tmp_path, keep_last=1)
+
+
+def test_prune_does_not_count_damaged_ones(tmp_path):
+    for step in range(1, 6):
+        save(tmp_path, step)
+    flip = tmp_path / checkpoint_name(5) / "model.safetensors"
+    flip.write_bytes(flip.read_bytes()[:-1] + b"?")
+    (tmp_path / checkpoint_name(3) / MANIFEST).unlink()
+
+    assert prune(tmp_path) == [1]
+    assert names(tmp_path) == [checkpoint_name(step) for step in (2, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("point", ["prune-renamed", "prune-removed"])
+def test_a_kill_while_pruning_leaves_two_valid(tmp_path, monkeypatch, point):
+    for step in range(1, 5):
+        save(tmp_path, step)
+    monkeypatch.setenv("ACTOR_MIMIC_FAULT", f"{point}:1:kill")
+
+    assert in_child(lambda: prune(tmp_path)) == 137
+    assert [read_checkpoint(path).step for path in find_checkpoints(tmp_path)] == [1, 3, 4]
+    clean_leftovers(tmp_path)
+    assert len(names(tmp_path)) == 3
+
+
+def test_what_cannot_be_deleted_is_out_of_the_way(tmp_path, monkeypatch):
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        assert prune(tmp_path) == [1]
+    assert len(find_checkpoints(tmp_path)) == 2
+
+    assert clean_leftovers(tmp_path) == [f".trash-{os.getpid()}-step-000000001"]
+    assert len(names(tmp_path)) == 2
+
+
+def test_leftovers_of_the_living_are_left_alone(tmp_path):
+    gone = os.waitpid(pid, 0)[0] if (pid := os.posix_spawn("/bin/true", ["true"], {})) else 0
+    for name in (f".tmp-{gone}-step-1", f".tmp-{os.getppid()}-step-1", f".tmp-{os.getpid()}-x"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f".tmp-{gone}-run.json").write_text("{")
+    (tmp_path / ".tmp-mine").mkdir()
+
+    clean_leftovers(tmp_path)
+
+    assert names(tmp_path) == sorted([f".tmp-{os.getppid()}-step-1", ".tmp-mine"])
+    assert clean_leftovers(tmp_path / "missing") == []

@@ -1,0 +1,235 @@
+"""Run directories: one owner, one configuration, and JSON that is the old one or the new one."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from actor_mimic.errors import CannotCreateError, ConfigError, DataError, LockedError, UsageError
+from actor_mimic.storage.records import Record, read_records
+from actor_mimic.storage.run_dir import (
+    installed_versions,
+    is_complete,
+    open_run,
+    slug,
+    validate_run_name,
+)
+
+CONFIG = {"seed": 3, "total_steps": 100, "network": {"width": 0.5, "norm": True}, "games": ["a"]}
+
+
+def test_a_new_run(tmp_path):
+    path = tmp_path / "runs" / "one"
+    with open_run(path, stage="expert", config=CONFIG) as run:
+        run.records.write(Record("train", 1, 1, {}, 0.0))
+        assert run.checkpoints == path / "checkpoints"
+        assert run.checkpoints.is_dir()
+
+    content = json.loads((path / "run.json").read_bytes())
+    assert (content["schema"], content["stage"], content["seed"]) == (1, "expert", 3)
+    assert content["config"] == CONFIG
+    assert content["versions"] == installed_versions()
+    assert content["versions"]["python"].split(".")[:2] == [str(n) for n in sys.version_info[:2]]
+    assert content["created"].endswith("+00:00")
+    assert [one.step for one in read_records(path / "records.jsonl")] == [1]
+
+
+def test_the_same_configuration_takes_it_up_again(tmp_path):
+    open_run(tmp_path, stage="expert", config=CONFIG).close()
+    before = (tmp_path / "run.json").read_bytes()
+    as_tuple = CONFIG | {"games": ("a",)}  # JSON has lists only
+
+    open_run(tmp_path, stage="expert", config=as_tuple).close()
+
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_another_configuration_is_refused_key_by_key(tmp_path):
+    open_run(tmp_path, stage="expert", config=CONFIG).close()
+    before = (tmp_path / "run.json").read_bytes()
+    changed = {"seed": 4, "total_steps": 200, "network": {"width": 1.0}, "games": ["a"], "new": 1}
+
+    with pytest.raises(ConfigError) as caught:
+        open_run(
+            tmp_path, stage="expert", config=changed, resumable_keys=frozenset({"total_steps"})
+        )
+
+    message = str(caught.value)
+    assert "seed (stored: 3, asked: 4)" in message
+    assert "network.width (stored: 0.5, asked: 1.0)" in message
+    assert "network.norm (stored: true, asked: absent)" in message
+    assert "new (stored: absent, asked: 1)" in message
+    assert "total_steps" not in message
+    assert "games" not in message
+    assert (tmp_path / "run.json").read_bytes() == before
+    with pytest.raises(ConfigError, match="begun as expert, asked: distill"):
+        open_run(tmp_path, stage="distill", config=CONFIG)
+    open_run(tmp_path, stage="expert", config=CONFIG).close()  # a refusal frees the lock
+
+
+def test_keys_that_may_differ_are_updated(tmp_path):
+    open_run(tmp_path, stage="expert", config=CONFIG).close()
+    stored = json.loads((tmp_path / "run.json").read_bytes())
+    changed = CONFIG | {"total_steps": 200, "network": {"width": 1.0, "norm": True}}
+
+    keys = frozenset({"total_steps", "network"})
+    open_run(tmp_path, stage="expert", config=changed, resumable_keys=keys).close()
+
+    assert json.loads((tmp_path / "run.json").read_bytes()) == stored | {"config": changed}
+    with pytest.raises(ConfigError, match="total_steps"):
+        open_run(tmp_path, stage="expert", config=CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "expected JSON"),
+        ("[]", "description of a run"),
+        ('{"config": {}, "stage": "expert"}', "expected schema 1"),
+        ('{"config": {}, "stage": "expert", "schema": 9}', "reads schema 9"),
+    ],
+)
+def test_a_damaged_run_is_not_begun_again(tmp_path, content, message):
+    (tmp_path / "run.json").write_text(content)
+
+    with pytest.raises(DataError, match=message):
+        open_run(tmp_path, stage="expert", config={})
+    assert (tmp_path / "run.json").read_text() == content
+
+
+OTHER_PROCESS = """
+import sys
+from pathlib import Path
+from actor_mimic.storage.run_dir import open_run
+with open_run(Path(sys.argv[1]), stage="expert", config={}):
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_processes_cannot_hold_one_run(tmp_path):
+    """Also with the first one stopped; the lock ends with its owner, however that ends."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OTHER_PROCESS, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"open\n"
+        with pytest.raises(LockedError) as caught:
+            open_run(tmp_path, stage="expert", config={})
+        assert f"process {other.pid} on {socket.gethostname()}" in str(caught.value)
+        other.kill()
+
+    open_run(tmp_path, stage="expert", config={}).close()
+
+
+def test_a_second_opener_in_the_same_process_is_refused_as_well(tmp_path):
+    with open_run(tmp_path, stage="expert", config={}) as run:
+        with pytest.raises(LockedError, match=f"process {os.getpid()} on"):
+            open_run(tmp_path, stage="expert", config={})
+        run.close()
+        open_run(tmp_path, stage="expert", config={}).close()
+
+
+def test_leftovers_of_dead_writers_are_cleaned(tmp_path):
+    run = open_run(tmp_path, stage="expert", config={})
+    run.close()
+    (run.checkpoints / f".tmp-{os.getpid()}-step-000000001").mkdir()
+    (run.checkpoints / ".trash-1-step-000000002").mkdir()
+    (tmp_path / f".tmp-{os.getpid()}-run.json").write_text("{")
+
+    open_run(tmp_path, stage="expert", config={}).close()
+
+    assert os.listdir(run.checkpoints) == []
+    assert sorted(os.listdir(tmp_path)) == [".lock", "checkpoints", "run.json"]
+
+
+def test_complete(tmp_path):
+    with open_run(tmp_path, stage="expert", config={}) as run:
+        assert not run.complete
+        run.mark_complete({"scores": {"pong": 1.5}})
+        assert run.complete
+        assert run.read_json("complete.json") == {"schema": 1, "scores": {"pong": 1.5}}
+    assert is_complete(tmp_path)
+
+
+def test_json_is_replaced_as_a_whole(tmp_path, monkeypatch):
+    with open_run(tmp_path, stage="expert", config={}) as run:
+        run.write_json("evaluations/a.json", {"score": 1})
+        events = []
+        fsync, replace = os.fsync, os.replace
+        monkeypatch.setattr(
+            os,
+            "fsync",
+            lambda fd: (
+                events.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))) or fsync(fd)
+            ),
+        )
+        monkeypatch.setattr(
+            os, "replace", lambda old, new: events.append(f"-> {new.name}") or replace(old, new)
+        )
+        run.write_json("evaluations/a.json", {"score": 2})
+
+        assert run.read_json("evaluations/a.json") == {"score": 2}
+    assert events == [f".tmp-{os.getpid()}-a.json", "-> a.json", "evaluations"]
+    assert os.listdir(tmp_path / "evaluations") == ["a.json"]
+
+
+@pytest.mark.parametrize("name", ["../a.json", "/a.json", "a/b/c.json", "", ".lock", "a\n"])
+def test_json_stays_inside_the_run(tmp_path, name):
+    with open_run(tmp_path / "run", stage="expert", config={}) as run:
+        with pytest.raises(ValueError, match="plain file name"):
+            run.write_json(name, {})
+        with pytest.raises(ValueError, match="plain file name"):
+            run.read_json(name)
+
+
+def test_json_that_is_not_there_or_says_nan(tmp_path):
+    with open_run(tmp_path, stage="expert", config={}) as run:
+        with pytest.raises(DataError, match=r"a\.json"):
+            run.read_json("a.json")
+        with pytest.raises(ValueError, match="JSON"):
+            run.write_json("a.json", {"score": float("nan")})
+        assert not (tmp_path / "a.json").exists()
+
+
+def test_places_where_no_run_can_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for place in ("file", "file/run", "link"):
+        with pytest.raises(CannotCreateError, match=place):
+            open_run(tmp_path / place, stage="expert", config={})
+
+
+def test_a_directory_without_write_permission(tmp_path, monkeypatch):
+    """As ordinary users see it: root may write anywhere, so the system call is replaced."""
+    run = tmp_path / "run"
+    monkeypatch.setattr(
+        os, "open", lambda path, *_, **__: (_ for _ in ()).throw(PermissionError(13, "no", path))
+    )
+    with pytest.raises(CannotCreateError, match="run"):
+        open_run(run, stage="expert", config={})
+
+
+def test_run_names():
+    for name in ("demo", "a", "A1._-", "x" * 100):
+        assert validate_run_name(name) == name
+    hostile = ["", ".", "..", "../../x", "a/b", "-rf", "a\0", "a\n", "$(id)", "x" * 101, ".git"]
+    hostile += ["caf\u00e9", "a b", "a;b", "\\\\host", "~", "*", "a\r", "\u2025", "\u0661"]
+    for name in hostile:
+        with pytest.raises(UsageError, match="expected a letter or digit"):
+            validate_run_name(name)
+
+
+def test_slugs():
+    assert slug("ALE/Pong-v5") == "ALE-Pong-v5"
+    assert slug("gym:CartPole-v1") == "gym-CartPole-v1"
+    assert slug("pong") == "pong"
+    assert slug("../../etc/passwd") == "etc-passwd"
+    with pytest.raises(UsageError):
+        slug("::")
