@@ -72,6 +72,7 @@ def test_a_full_disk_at_every_point_of_a_save(tmp_path, monkeypatch, point, step
         save_over_everything(tmp_path, step)
 
     assert not [name for name in names(tmp_path) if name.startswith(".tmp")]
+    assert checkpoint_name(2) in names(tmp_path)  # at once, by the writer that met the fault
     assert_whole_after(tmp_path, point, step)
 
 
