@@ -29,8 +29,8 @@ def gradient_step(
     # Both, in one look: an infinite Huber loss has a finite gradient.
     if not torch.isfinite(norm + loss.detach()):
         raise DivergenceError(
-            f"not finite: loss {float(loss):g}, gradient norm {float(norm):g}; stopped before "
-            "the optimiser step. Try a lower learning rate, or look at the rewards and the "
+            f"not finite: loss {float(loss.detach()):g}, gradient norm {float(norm):g}; stopped "
+            "before the optimiser step. Try a lower learning rate, or look at the rewards and the "
             "teachers' scores."
         )
     optimizer.step()
@@ -53,17 +53,24 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     """Puts back what `optimizer_tensors` gave.
 
     Raises:
-        DataError: if a tensor belongs to no parameter of this optimiser.
+        DataError: if a tensor belongs to no parameter of this optimiser, or has another shape;
+            nothing has changed then.
     """
+    # In the order in which PyTorch numbers them.
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        parameter, _, name = key.partition(".")
-        state.setdefault(int(parameter), {})[name] = value
-    description = optimizer.state_dict()
-    known = {p for group in description["param_groups"] for p in group["params"]}
-    if not state.keys() <= known:
-        raise DataError(
-            f"the optimiser has {len(known)} parameters, the checkpoint has state for "
-            f"{sorted(state)}"
-        )
-    optimizer.load_state_dict({**description, "state": state})
+        number, _, name = key.partition(".")
+        if not number.isdecimal() or int(number) >= len(parameters):
+            raise DataError(
+                f"the optimiser has {len(parameters)} parameters, the checkpoint has state for "
+                f"{key!r}"
+            )
+        expected = tuple(parameters[int(number)].shape)
+        if value.ndim and tuple(value.shape) != expected:
+            raise DataError(
+                f"optimiser state {key!r}: expected shape {expected}, found {tuple(value.shape)}"
+            )
+        # The optimiser works in place, and must not do so in the caller's tensors.
+        state.setdefault(int(number), {})[name] = value.clone()
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

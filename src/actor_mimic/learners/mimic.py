@@ -20,8 +20,8 @@ from actor_mimic.learners.gradient_step import (
     restore_optimizer,
 )
 from actor_mimic.losses import (
+    agreement,
     feature_regression_loss,
-    policy_agreement,
     policy_divergence,
     policy_regression_loss,
 )
@@ -86,9 +86,16 @@ class MimicLearner:
             examples where student and teacher prefer the same action), as tensors on the device.
 
         Raises:
+            ValueError: if there is not one batch per task, or their sizes differ.
             DivergenceError: if the loss or a gradient is not finite; nothing has changed then.
         """
-        size = len(batches[0].obs)
+        sizes = [len(batch.obs) for batch in batches]
+        if len(sizes) != len(self.student.action_maps) or len(set(sizes)) != 1:
+            raise ValueError(
+                f"expected one batch of equal size for each of {list(self.student.action_maps)}, "
+                f"got sizes {sizes}"
+            )
+        size = sizes[0]
         obs = torch.cat([batch.obs for batch in batches]).to(self._device)
         teacher_scores = torch.cat([batch.teacher_scores for batch in batches]).to(self._device)
         legal = self._legal.repeat_interleave(size, dim=0)
@@ -120,9 +127,7 @@ class MimicLearner:
             return torch.zeros(sum(len(part) for part in features), device=self._device)
         return torch.cat(
             [
-                feature_regression_loss(
-                    regressor(part), batch.teacher_features.to(self._device)
-                )
+                feature_regression_loss(regressor(part), batch.teacher_features.to(self._device))
                 for regressor, part, batch in zip(
                     self.regressors.values(), features, batches, strict=True
                 )
@@ -144,7 +149,7 @@ class MimicLearner:
             "divergence": policy_divergence(
                 scores, teacher_scores, legal, temperature=self._temperature
             ),
-            "agreement": policy_agreement(scores, teacher_scores, legal).float(),
+            "agreement": agreement(scores, teacher_scores, legal).float(),
         }
         if self._feature_weight:
             columns["feature_loss"] = feature

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from torch import Tensor
 
-from actor_mimic.errors import ConfigError
 from actor_mimic.learners.gradient_step import (
     gradient_step,
     optimizer_tensors,
@@ -27,20 +26,24 @@ from actor_mimic.seeding import generator_state, restore_generator
 
 
 class Trajectories:
-    """T steps of N environments, kept on the learner's device and overwritten every rollout."""
+    """T steps of N environments, overwritten by every rollout.
+
+    What the network reads and gave stays on its device; what the environments said is small, and
+    moves there once per rollout.
+    """
 
     def __init__(
         self, num_steps: int, num_envs: int, obs: Shaped[Tensor, "envs ..."], device: str
     ) -> None:
         size = (num_steps, num_envs)
         self.obs = torch.empty((*size, *obs.shape[1:]), dtype=obs.dtype, device=device)
-        self.actions: Int64[Tensor, "t n"] = torch.empty(size, dtype=torch.int64, device=device)
-        self.rewards: Float[Tensor, "t n"] = torch.empty(size, device=device)
         self.values: Float[Tensor, "t n"] = torch.empty(size, device=device)
-        self.terminal: Bool[Tensor, "t n"] = torch.empty(size, dtype=torch.bool, device=device)
-        self.cut: Bool[Tensor, "t n"] = torch.empty(size, dtype=torch.bool, device=device)
         # Value of the final observation, where an episode was truncated.
         self.cut_values: Float[Tensor, "t n"] = torch.zeros(size, device=device)
+        self.actions: Int64[np.ndarray, "t n"] = np.zeros(size, dtype=np.int64)
+        self.rewards: Float32[np.ndarray, "t n"] = np.zeros(size, dtype=np.float32)
+        self.terminal: Bool[np.ndarray, "t n"] = np.zeros(size, dtype=bool)
+        self.cut: Bool[np.ndarray, "t n"] = np.zeros(size, dtype=bool)
 
     def next_values(self, last_values: Float[Tensor, " n"]) -> Float[Tensor, "t n"]:
         """Value of what each step led to.
@@ -52,7 +55,8 @@ class Trajectories:
             next_values  V[1]   V[2]   V(final obs)      last_values
         """
         following = torch.cat([self.values[1:], last_values[None]])
-        return torch.where(self.cut, self.cut_values, following)
+        cut = torch.from_numpy(self.cut).to(following.device)
+        return torch.where(cut, self.cut_values, following)
 
 
 class PQNLearner:
@@ -64,7 +68,7 @@ class PQNLearner:
         gamma: discount per step.
         lam: weight of longer returns.
         epochs: passes over each rollout.
-        minibatch_size: examples per update; must divide the rollout.
+        minibatch_size: examples per update; divides the rollout.
         max_gradient_norm: larger gradients are scaled down to it.
         rng: shuffles the rollout.
     """
@@ -91,19 +95,6 @@ class PQNLearner:
         self.optimizer = torch.optim.RAdam(network.parameters(), lr=learning_rate)
         self.updates = 0
 
-    def updates_per_rollout(self, num_examples: int) -> int:
-        """Optimiser steps that one rollout of so many examples gives.
-
-        Raises:
-            ConfigError: if the minibatch does not divide the rollout.
-        """
-        if num_examples % self._minibatch_size:
-            raise ConfigError(
-                f"minibatch_size {self._minibatch_size} must divide the rollout of "
-                f"{num_examples} steps (num_envs x rollout_steps)"
-            )
-        return self._epochs * (num_examples // self._minibatch_size)
-
     def update(
         self, rollout: Trajectories, last_values: Float[Tensor, " n"], *, learning_rate: float
     ) -> dict[str, Float[Tensor, ""]]:
@@ -120,22 +111,24 @@ class PQNLearner:
         Raises:
             DivergenceError: if a loss or gradient is not finite; that update is not made.
         """
+        device = rollout.values.device
         targets = lambda_returns(
-            rollout.rewards,
+            torch.from_numpy(rollout.rewards).to(device),
             rollout.next_values(last_values),
-            rollout.terminal,
-            rollout.cut,
+            torch.from_numpy(rollout.terminal).to(device),
+            torch.from_numpy(rollout.cut).to(device),
             gamma=self._gamma,
             lam=self._lam,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         obs = rollout.obs.flatten(0, 1)
-        actions, flat_targets = rollout.actions.flatten(), targets.flatten()
+        actions = torch.from_numpy(rollout.actions).flatten().to(device)
+        flat_targets = targets.flatten()
         minibatches = len(actions) // self._minibatch_size
         losses = []
         for _ in range(self._epochs):
-            order = torch.from_numpy(self._rng.permutation(len(actions))).to(obs.device)
+            order = torch.from_numpy(self._rng.permutation(len(actions))).to(device)
             for indices in order.view(minibatches, self._minibatch_size):
                 q_values = self.network(obs[indices]).scores
                 loss = lambda_regression_loss(
@@ -143,7 +136,7 @@ class PQNLearner:
                 ).mean()
                 gradient_step(loss, self.optimizer, max_norm=self._max_gradient_norm)
                 losses.append(loss.detach())
-        self.updates += len(losses)
+                self.updates += 1
         return {"loss": torch.stack(losses).mean(), "q_value": rollout.values.mean()}
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A torso with one linear output layer: experts, transfer networks and, over an alphabet, students."""
+"""A torso with one linear output layer: experts, transfer networks, the inside of students."""
 
 import math
 from typing import Any, NamedTuple
@@ -31,8 +31,9 @@ class QNetwork(nn.Module):
 
     def __init__(self, spec: TorsoSpec, num_outputs: int, *, generator: torch.Generator) -> None:
         super().__init__()
-        self.torso = Torso(spec)
-        self.head = nn.Linear(self.torso.num_features, num_outputs)
+        with torch.device("meta"):
+            self.torso = Torso(spec)
+            self.head = nn.Linear(self.torso.num_features, num_outputs)
         initialise(self, generator)
 
     @property
@@ -61,11 +62,24 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """PyTorch's own default for convolutions and linear layers, from a generator of ours.
 
     Weights and biases are uniform in +-1/sqrt(fan_in), which is also what Torch7 and therefore
-    the paper's networks used; normalisation layers keep scale 1 and shift 0.
+    the paper's networks used; normalisation layers start with scale 1 and shift 0.
+
+    Args:
+        module: built on the ``meta`` device: it gets its memory here. Built elsewhere, its layers
+            would already have drawn their weights from the global generator.
+        generator: of the CPU, where the weights come to lie.
+
+    Raises:
+        TypeError: if a layer of another kind has parameters.
     """
+    module.to_empty(device="cpu")
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
+        if isinstance(layer, nn.GroupNorm | nn.LayerNorm):
+            layer.reset_parameters()
+        elif isinstance(layer, nn.Conv2d | nn.Linear):
             bound = 1.0 / math.sqrt(layer.weight[0].numel())
             layer.weight.uniform_(-bound, bound, generator=generator)
             if layer.bias is not None:
                 layer.bias.uniform_(-bound, bound, generator=generator)
+        elif list(layer.parameters(recurse=False)):
+            raise TypeError(f"no initial weights are defined for {type(layer).__name__}")

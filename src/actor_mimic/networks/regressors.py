@@ -7,7 +7,7 @@ thrown away when the student plays.
 import torch
 from torch import nn
 
-from actor_mimic.errors import ConfigError
+from actor_mimic.errors import ConfigError, did_you_mean
 from actor_mimic.networks.q_network import initialise
 
 REGRESSORS = ("identity", "linear", "hidden")
@@ -31,6 +31,13 @@ def build_regressor(
     Raises:
         ConfigError: if the kind is unknown, or ``identity`` is asked for unequal widths.
     """
+    with torch.device("meta"):
+        regressor = _build(kind, student_features, teacher_features)
+    initialise(regressor, generator)
+    return regressor
+
+
+def _build(kind: str, student_features: int, teacher_features: int) -> nn.Module:
     match kind:
         case "identity":
             if student_features != teacher_features:
@@ -38,11 +45,11 @@ def build_regressor(
                     "the identity regressor needs equal widths, the student has "
                     f"{student_features} features and the teacher {teacher_features}"
                 )
-            regressor: nn.Module = nn.Identity()
+            return nn.Identity()
         case "linear":
-            regressor = nn.Linear(student_features, teacher_features)
+            return nn.Linear(student_features, teacher_features)
         case "hidden":
-            regressor = nn.Sequential(
+            return nn.Sequential(
                 nn.Linear(student_features, HIDDEN_UNITS),
                 nn.ReLU(),
                 nn.Linear(HIDDEN_UNITS, teacher_features),
@@ -50,6 +57,5 @@ def build_regressor(
         case _:
             raise ConfigError(
                 f"unknown regressor {kind!r}, expected one of {', '.join(REGRESSORS)}"
+                f"{did_you_mean(kind, REGRESSORS)}"
             )
-    initialise(regressor, generator)
-    return regressor

@@ -6,6 +6,7 @@ Every torso takes raw observations (uint8 images or float vectors), scales them 
 the device, and may run in bfloat16; what it returns is float32.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -41,7 +42,8 @@ class TorsoSpec:
     @staticmethod
     def from_json(data: dict[str, Any]) -> "TorsoSpec":
         """The inverse of `to_json`."""
-        return TorsoSpec(**(data | {"obs_shape": tuple(data["obs_shape"])}))
+        fields: dict[str, Any] = data | {"obs_shape": tuple(data["obs_shape"])}
+        return TorsoSpec(**fields)
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,7 @@ class Torso(nn.Module):
             fan_in = fan_out
         if shape.convolutions:
             layers.append(nn.Flatten())
-            with torch.no_grad():
-                fan_in = nn.Sequential(*layers)(torch.zeros(1, *spec.obs_shape)).shape[1]
+            fan_in = _flat_size(layers, spec)
         for units in shape.hidden:
             fan_out = max(1, round(units * spec.width))
             layers.append(nn.Linear(fan_in, fan_out))
@@ -98,14 +99,24 @@ class Torso(nn.Module):
 
     def forward(self, obs: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch features"]:
         """The last hidden layer, after its ReLU."""
-        low = self.precision != torch.float32
+        # Vectors stay in float32: a position in CartPole has no digits to spare.
+        low = self.precision != torch.float32 and obs.dtype == torch.uint8
         # Images are scaled in the precision of the network: 0..255 is exact in bfloat16.
-        if obs.dtype == torch.uint8:
-            scaled = obs.to(self.precision) * (1.0 / 255.0)
-        else:
-            scaled = obs.float()
+        image = obs.dtype == torch.uint8
+        scaled = obs.to(self.precision) * (1.0 / 255.0) if image else obs.float()
         with torch.autocast(obs.device.type, dtype=torch.bfloat16, enabled=low):
             return self.layers(scaled).float()
+
+
+def _flat_size(convolutions: Sequence[nn.Module], spec: TorsoSpec) -> int:
+    try:
+        with torch.no_grad():
+            return nn.Sequential(*convolutions)(torch.zeros(1, *spec.obs_shape)).shape[1]
+    except RuntimeError as error:
+        raise ConfigError(
+            f"images of {spec.obs_shape[1]} x {spec.obs_shape[2]} are too small for the network "
+            f"{spec.kind!r}"
+        ) from error
 
 
 def _check(spec: TorsoSpec) -> None:
@@ -115,11 +126,16 @@ def _check(spec: TorsoSpec) -> None:
             f"{did_you_mean(spec.kind, SHAPES)}"
         )
     if spec.norm not in NORMS:
-        raise ConfigError(f"unknown norm {spec.norm!r}, expected one of {', '.join(NORMS)}")
-    if not spec.width > 0:
-        raise ConfigError(f"width must be positive, got {spec.width}")
+        raise ConfigError(
+            f"unknown norm {spec.norm!r}, expected one of {', '.join(NORMS)}"
+            f"{did_you_mean(spec.norm, NORMS)}"
+        )
+    if not (spec.width > 0 and math.isfinite(spec.width)):
+        raise ConfigError(f"width must be positive and finite, got {spec.width}")
+    if not spec.obs_shape or min(spec.obs_shape) < 1:
+        raise ConfigError(f"the observations have the impossible shape {spec.obs_shape}")
     needs_images = bool(SHAPES[spec.kind].convolutions)
-    if needs_images != (len(spec.obs_shape) == 3):
+    if len(spec.obs_shape) != (3 if needs_images else 1):
         raise ConfigError(
             f"the network {spec.kind!r} reads {'images' if needs_images else 'vectors'}, "
             f"the observations have shape {spec.obs_shape}"

@@ -1,0 +1,154 @@
+"""Compute: what `auto` resolves to, what is refused, and what is set."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from actor_mimic import compute
+from actor_mimic.compute import (
+    Compute,
+    available_cores,
+    available_memory_bytes,
+    choose_compute,
+    require_memory,
+)
+from actor_mimic.errors import ConfigError, MemoryBudgetError, UnavailableError
+from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.networks.regressors import build_regressor
+from actor_mimic.networks.torsos import TorsoSpec
+
+
+@pytest.fixture
+def no_cuda(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("no_cuda")
+@pytest.mark.parametrize(("native", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_without_cuda(monkeypatch, native, precision):
+    monkeypatch.setattr(compute, "cpu_multiplies_bfloat16", lambda: native)
+
+    assert choose_compute() == Compute("cpu", precision, available_cores())
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_auto_with_cuda(monkeypatch):
+    monkeypatch.setattr(compute, "cpu_multiplies_bfloat16", lambda: False)
+
+    assert choose_compute(threads=3) == Compute("cuda", "bfloat16", 3)
+    assert choose_compute("cuda:1", "float32", 1) == Compute("cuda:1", "float32", 1)
+    assert choose_compute("cpu").precision == "float32"
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_devices_that_are_not_there():
+    with pytest.raises(UnavailableError, match=r"'cuda:2' was asked for.*finds 2 CUDA devices"):
+        choose_compute("cuda:2")
+
+
+@pytest.mark.usefixtures("no_cuda")
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_cuda_where_there_is_none(device):
+    with pytest.raises(UnavailableError, match=f"'{device}' was asked for.*finds 0 CUDA devices"):
+        choose_compute(device)
+
+
+@pytest.mark.parametrize(
+    "device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "cudas", "", "CPU", "cpu:0"]
+)
+def test_unknown_devices(device):
+    with pytest.raises(ConfigError, match=f"unknown device '{device}'.*cuda:N"):
+        choose_compute(device)
+
+
+def test_other_refusals():
+    with pytest.raises(ConfigError, match=r"unknown precision 'float16'.*float32 or bfloat16"):
+        choose_compute("cpu", "float16")
+    with pytest.raises(ConfigError, match=r"threads must be 0 .* got -1"):
+        choose_compute("cpu", "float32", -1)
+
+
+def test_cores_are_those_of_this_process():
+    if not hasattr(os, "sched_getaffinity"):
+        pytest.skip("this system has no processor affinity")
+    assert available_cores() == len(os.sched_getaffinity(0)) >= 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "native"), [("avx512f avx512_bf16", True), ("amx_bf16", True), ("avx2", False)]
+)
+def test_bfloat16_is_read_from_the_processors_flags(monkeypatch, flags, native):
+    monkeypatch.setattr(compute.Path, "read_text", lambda _path: f"flags : {flags}\n")
+
+    assert compute.cpu_multiplies_bfloat16() is native
+
+
+def test_unreadable_processor_counts_as_without(monkeypatch):
+    def unreadable(_path: object) -> str:
+        raise OSError
+
+    monkeypatch.setattr(compute.Path, "read_text", unreadable)
+
+    assert not compute.cpu_multiplies_bfloat16()
+    assert available_memory_bytes() > 0
+
+
+def test_place_sets_the_precision_of_torsos_only():
+    network = QNetwork(TorsoSpec("mlp", (3,)), 2, generator=torch.Generator())
+    regressor = build_regressor("linear", 3, 2, generator=torch.Generator())
+    both = nn.ModuleDict({"network": network, "regressor": regressor})
+
+    Compute("cpu", "bfloat16", 1).place(both)
+
+    assert network.torso.precision == torch.bfloat16
+    assert {parameter.dtype for parameter in both.parameters()} == {torch.float32}
+    assert network(torch.zeros(1, 3)).scores.dtype == torch.float32
+    Compute("cpu", "float32", 1).place(both)
+    assert network.torso.precision == torch.float32
+
+
+def test_start_sets_the_threads():
+    before = torch.get_num_threads()
+    try:
+        Compute("cpu", "float32", before + 1).start()
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_memory_is_refused_before_it_is_needed(monkeypatch):
+    monkeypatch.setattr(compute, "available_memory_bytes", lambda: 11 * 2**30)
+
+    require_memory(10 * 2**30, "the replay of pong")
+    with pytest.raises(
+        MemoryBudgetError, match=r"the replay of pong needs 10\.5 GiB, 11\.0 GiB are free.*smaller"
+    ):
+        require_memory(10 * 2**30 + 2**29, "the replay of pong")
+
+
+def test_free_memory_is_read(monkeypatch):
+    monkeypatch.setattr(
+        compute.Path, "read_text", lambda _path: "MemTotal: 9 kB\nMemAvailable:   2048 kB\n"
+    )
+
+    assert available_memory_bytes() == 2048 * 1024
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA here")
+def test_output_layers_are_not_rounded_on_cuda():
+    Compute("cuda", "float32", torch.get_num_threads()).start()
+    rng = torch.Generator().manual_seed(0)
+    features, weight = torch.rand(256, 512, generator=rng), torch.rand(18, 512, generator=rng)
+
+    on_device = (features.to("cuda") @ weight.to("cuda").T).cpu()
+
+    exact = (features.double() @ weight.double().T).float()
+    torch.testing.assert_close(on_device, exact, atol=0.0, rtol=1e-5)
