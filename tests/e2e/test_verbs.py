@@ -1,0 +1,264 @@
+"""Every verb as a user calls it: a process of its own, real arguments, exit codes, both streams."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+TASK = "gym:CartPole-v1"
+SMALL = [
+    "--total-steps=4096",
+    "--eval-every-steps=2048",
+    "--checkpoint-every-steps=1024",
+    "--set=record_every_steps=512",
+    "--set=eval_episodes=2",
+    "--set=final_episodes=4",
+    "--threads=1",
+]
+SMALL_PQN = ["--set=num_envs=8", "--set=rollout_steps=16", "--set=minibatch_size=64"]
+SMALL_DQN = [
+    "--algorithm=dqn",
+    "--set=num_envs=4",
+    "--set=update_every_steps=8",
+    "--set=batch_size=32",
+    "--set=learning_starts_steps=200",
+    "--set=replay_capacity_steps=2000",
+]
+SMALL_DISTILL = [
+    "--set=envs_per_task=4",
+    "--set=learning_starts_steps=200",
+    "--set=batch_size_per_task=32",
+    "--set=replay_capacity_steps=2000",
+]
+
+
+def call(*arguments: str | Path, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    """Runs a verb to its end and checks its exit code."""
+    result = subprocess.run(
+        [sys.executable, "-m", "actor_mimic", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert result.returncode == expect, result.stderr
+    return result
+
+
+def model(run: Path) -> dict:
+    """The weights of a run's last checkpoint."""
+    newest = max((run / "checkpoints").glob("step-*"))
+    return load_file(newest / "model.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = model(one), model(other)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert tensor.equal(second[name]), name
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An expert of each algorithm, a student and a transfer, made by the verbs."""
+    root = tmp_path_factory.mktemp("verbs")
+    call("train-expert", TASK, *SMALL, *SMALL_PQN, "--run-dir=pqn", cwd=root)
+    call("train-expert", TASK, *SMALL, *SMALL_DQN, "--run-dir=dqn", cwd=root)
+    call("distill", f"{TASK}=pqn", *SMALL, *SMALL_DISTILL, "--run-dir=student", cwd=root)
+    call(
+        "transfer", TASK, "--from=student", *SMALL, *SMALL_DQN, "--run-dir=transfer", cwd=root
+    )
+    return root
+
+
+STAGES = {
+    "pqn": ["train-expert", TASK, *SMALL, *SMALL_PQN],
+    "dqn": ["train-expert", TASK, *SMALL, *SMALL_DQN],
+    "student": ["distill", f"{TASK}=pqn", *SMALL, *SMALL_DISTILL],
+    "transfer": ["transfer", TASK, "--from=student", *SMALL, *SMALL_DQN],
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_stage_goes_on_and_ends_with_the_same_weights(stage: str, runs: Path) -> None:
+    """Kill -9 in the middle of the work, then the same command again: bit for bit as if never."""
+    command = [*STAGES[stage], f"--run-dir={stage}-killed"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "actor_mimic", *command],
+        cwd=runs,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    checkpoints = runs / f"{stage}-killed" / "checkpoints"
+    deadline = time.monotonic() + 60
+    # After the first checkpoint that holds learning, and before the end.
+    while not list(checkpoints.glob("step-0000010*")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not (runs / f"{stage}-killed" / "complete.json").exists(), "it had finished already"
+
+    call(*command, cwd=runs)
+
+    assert_same_weights(runs / stage, runs / f"{stage}-killed")
+    steps = [
+        json.loads(line)["step"]
+        for line in (runs / f"{stage}-killed" / "records.jsonl").read_text().splitlines()
+        if json.loads(line)["kind"] == "train"
+    ]
+    assert steps == sorted(set(steps)), "a record was written twice"
+
+
+def test_another_seed_gives_other_weights(runs: Path) -> None:
+    call("train-expert", TASK, *SMALL, *SMALL_PQN, "--seed=1", "--run-dir=pqn-1", cwd=runs)
+
+    one, other = model(runs / "pqn"), model(runs / "pqn-1")
+    assert any(not tensor.equal(other[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)]
+)
+def test_a_signal_leaves_one_checkpoint_and_the_run_goes_on(
+    number: signal.Signals, code: int, runs: Path
+) -> None:
+    name = f"signal-{number}"
+    command = [*STAGES["pqn"], f"--run-dir={name}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "actor_mimic", *command], cwd=runs, stderr=subprocess.DEVNULL
+    )
+    records = runs / name / "records.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if records.exists() and '"train"' in records.read_text():
+            break
+        time.sleep(0.005)
+    process.send_signal(number)
+    assert process.wait(timeout=30) == code
+
+    call(*command, cwd=runs)
+    assert_same_weights(runs / "pqn", runs / name)
+
+
+def test_a_finished_run_is_left_alone(runs: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (runs / "pqn").rglob("*") if p.name != ".lock"}
+    result = call(*STAGES["pqn"], "--run-dir=pqn", "--json", cwd=runs)
+
+    assert json.loads(result.stdout)["kind"] == "expert"
+    after = {p: p.stat().st_mtime_ns for p in (runs / "pqn").rglob("*") if p.name != ".lock"}
+    assert before == after
+
+
+def test_another_configuration_is_refused(runs: Path) -> None:
+    result = call(*STAGES["pqn"], "--run-dir=pqn", "--set=gamma=0.5", cwd=runs, expect=78)
+
+    assert "gamma" in result.stderr and "0.99" in result.stderr
+
+
+def test_evaluate_prints_one_object(runs: Path) -> None:
+    result = call("evaluate", "student", "--episodes=3", "--json", cwd=runs)
+
+    shown = json.loads(result.stdout)
+    assert shown.keys() == {"checkpoint", "protocol", "epsilon", "tasks"}
+    scores = shown["tasks"][TASK]
+    assert scores["episodes"] == 3 == len(scores["scores"])
+    assert scores["mean"] == pytest.approx(sum(scores["scores"]) / 3)
+    assert (shown["protocol"], shown["epsilon"]) == ("paper", 0.05)
+    again = call("evaluate", "student", "--episodes=3", "--json", cwd=runs)
+    assert json.loads(again.stdout) == shown
+
+
+def test_evaluate_random_needs_tasks(runs: Path) -> None:
+    call("evaluate", "random", cwd=runs, expect=2)
+    shown = json.loads(
+        call("evaluate", "random", "--tasks", TASK, "--episodes=2", "--json", cwd=runs).stdout
+    )
+    assert shown["epsilon"] == 1.0
+
+
+def test_show_tells_step_and_parents(runs: Path) -> None:
+    shown = json.loads(call("show", "transfer", "--json", cwd=runs).stdout)
+    student = json.loads(call("show", "student", "--json", cwd=runs).stdout)
+
+    assert shown["step"] >= 4096
+    assert shown["parents"][0]["model_sha256"] == student["model_sha256"]
+
+
+def test_play_films_a_game(runs: Path) -> None:
+    call("play", "student", "--task", TASK, "--video=film.mp4", "--max-steps=30", cwd=runs)
+
+    assert (runs / "film.mp4").read_bytes()[4:8] == b"ftyp"
+    assert not list(runs.glob(".film*"))
+
+
+def test_doctor_and_games(runs: Path) -> None:
+    assert json.loads(call("doctor", "--json", cwd=runs).stdout)["atari_roms"] > 100
+    assert json.loads(call("games", "--json", cwd=runs).stdout)["pong"] == [-20.7, 14.6]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["train-expert", "pnog"], 2, "did you mean 'pong'"),
+        (["train-expert", "pong", "--algorthm", "dqn"], 2, "--algorithm"),
+        (["train-expert", TASK, "--set", "gama=0.9"], 78, "did you mean 'gamma'"),
+        (["train-expert", TASK, "--set", "gamma=high"], 78, "a number"),
+        (["train-expert", TASK, "--set", "minibatch_size=100"], 78, "minibatch_size"),
+        (["train-expert", TASK, "--algorithm=dqn", "--set=replay_capacity_steps=1e12"], 78, "GiB"),
+        (["show", "nowhere"], 65, "nowhere"),
+        (["distill", f"pong=pqn"], 65, "pong"),
+        (["distill", "pong"], 2, "TASK=CHECKPOINT"),
+        (["transfer", "pong", "--from=student"], 65, "shape"),
+        (["run", "no-such-recipe"], 2, "demo"),
+    ],
+)
+def test_bad_input_is_named(arguments: list[str], code: int, said: str, runs: Path) -> None:
+    result = call(*arguments, cwd=runs, expect=code)
+
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_damaged_checkpoint_is_refused(runs: Path, tmp_path: Path) -> None:
+    source = max((runs / "student" / "checkpoints").glob("step-*"))
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", source, copy], check=True)
+    damaged = bytearray((copy / "model.safetensors").read_bytes())
+    damaged[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(damaged)
+
+    result = call("evaluate", str(copy), cwd=runs, expect=65)
+    assert "model.safetensors" in result.stderr
+
+
+def test_without_ale_py_the_install_line_is_named(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "ale_py.py").write_text("raise ImportError('not here')\n")
+    result = subprocess.run(
+        [sys.executable, "-m", "actor_mimic", "train-expert", "pong"],
+        cwd=runs,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 69
+    assert "pip install 'actor-mimic[atari]'" in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["", "run", "train-expert", "distill", "transfer", "evaluate"])
+def test_help_comes_without_pytorch(verb: str, runs: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "actor_mimic", *([verb] if verb else []),
+         "--help"],
+        cwd=runs, capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0
+    assert "torch" not in result.stderr
