@@ -59,7 +59,9 @@ class ActionMap:
         mask[self._index()] = True
         return mask
 
-    def scatter(self, task_scores: Float[Tensor, "batch actions"]) -> Float[Tensor, "batch alphabet"]:
+    def scatter(
+        self, task_scores: Float[Tensor, "batch actions"]
+    ) -> Float[Tensor, "batch alphabet"]:
         """Scores of the task's own actions, moved to their slots; 0 where illegal."""
         scores = task_scores.new_zeros(task_scores.shape[0], self.alphabet_size)
         scores[:, self._index().to(task_scores.device)] = task_scores

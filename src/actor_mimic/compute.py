@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from actor_mimic.errors import ConfigError, MemoryBudgetError, UnavailableError, did_you_mean
+from actor_mimic.errors import ConfigError, UnavailableError, did_you_mean
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -116,11 +116,11 @@ def require_memory(needed_bytes: int, purpose: str) -> None:
     """Refuses what cannot fit, before hours are spent on it.
 
     Raises:
-        MemoryBudgetError: if less than the needed bytes (and a tenth more) are free.
+        ConfigError: if less than the needed bytes (and a tenth more) are free.
     """
     available = available_memory_bytes()
     if needed_bytes * 1.1 > available:
-        raise MemoryBudgetError(
+        raise ConfigError(
             f"{purpose} needs {needed_bytes / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are "
             "free; choose a smaller replay_capacity_steps"
         )

@@ -6,9 +6,10 @@ updates (one optimiser step), as their names say.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 from actor_mimic.errors import ConfigError, did_you_mean
 
@@ -36,8 +37,10 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class PQNConfig:
-    """Parallel Q-learning; the values are those of Gallici et al. (2024) but for the numbers of
-    environments, which suit two cores."""
+    """Parallel Q-learning, with the values of Gallici et al. (2024).
+
+    But for the number of environments (theirs is 128): half as many suit two cores.
+    """
 
     num_envs: int = 64
     rollout_steps: int = 32
@@ -275,30 +278,55 @@ STAGES: dict[str, type[Config]] = {
 
 def _convert(name: str, value: Any, wanted: Any) -> Any:
     """A TOML value, or text from the command line, as the field's type."""
-    if wanted == tuple[str, ...]:
-        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-            return tuple(value)
-        raise ConfigError(f"{name} must be a list of names, got {value!r}")
-    assert wanted in (int, float, bool, str), (name, get_args(wanted))
     try:
-        if wanted is bool:
-            if isinstance(value, bool):
-                return value
-            return {"true": True, "false": False}[str(value).lower()]
-        if wanted is str:
-            if not isinstance(value, str):
-                raise ValueError
-            return value
-        if isinstance(value, bool):
-            raise ValueError
-        number = float(str(value).replace("_", ""))
-        if wanted is float:
-            return number
-        if number != int(number):
-            raise ValueError
-        return int(number)
-    except (ValueError, KeyError, OverflowError):
+        return _CONVERSIONS[wanted](value)
+    except (TypeError, ValueError, KeyError, OverflowError):
         raise ConfigError(f"{name} must be {_KINDS[wanted]}, got {value!r}") from None
 
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise TypeError
+    return tuple(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _truth(value: Any) -> bool:
+    return value if isinstance(value, bool) else {"true": True, "false": False}[value.lower()]
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError
+    number = float(value.replace("_", "") if isinstance(value, str) else value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _whole(value: Any) -> int:
+    number = _number(value)
+    if number != int(number):
+        raise ValueError
+    return int(number)
+
+
+_CONVERSIONS = {
+    int: _whole,
+    float: _number,
+    bool: _truth,
+    str: _text,
+    tuple[str, ...]: _names,
+}
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    tuple[str, ...]: "a list of names",
+}

@@ -6,74 +6,74 @@ an ``ActorMimicError``, and its message says what was expected and what came.
 """
 
 import difflib
+import signal
 from collections.abc import Iterable
-from typing import ClassVar
 
 
 class ActorMimicError(Exception):
     """Anything the command line reports as one line instead of a traceback."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
 
 class UsageError(ActorMimicError):
     """An unknown verb, option, game or value on the command line."""
 
-    exit_code: ClassVar[int] = 2
+    exit_code: int = 2
 
 
 class DataError(ActorMimicError):
     """A file is missing, damaged, or made for another game, action set or shape."""
 
-    exit_code: ClassVar[int] = 65
+    exit_code: int = 65
 
 
 class UnavailableError(ActorMimicError):
     """An optional dependency or a device is not there; the message has the install line."""
 
-    exit_code: ClassVar[int] = 69
+    exit_code: int = 69
 
 
 class DivergenceError(ActorMimicError):
     """Training produced a value that is not finite."""
 
-    exit_code: ClassVar[int] = 70
+    exit_code: int = 70
 
 
 class MemoryBudgetError(ActorMimicError):
     """The replay memory asked for cannot fit; raised before training starts."""
 
-    exit_code: ClassVar[int] = 71
+    exit_code: int = 71
 
 
 class CannotCreateError(ActorMimicError):
     """A directory or file cannot be created where the user asked for it."""
 
-    exit_code: ClassVar[int] = 73
+    exit_code: int = 73
 
 
 class StorageError(ActorMimicError):
     """Reading or writing failed half-way: a full disk, a vanished mount."""
 
-    exit_code: ClassVar[int] = 74
+    exit_code: int = 74
 
 
 class LockedError(ActorMimicError):
     """Another process owns the run directory; try again when it has ended."""
 
-    exit_code: ClassVar[int] = 75
+    exit_code: int = 75
 
 
 class UnsafeError(ActorMimicError):
     """A file could run code when loaded, and the user has not allowed that."""
 
-    exit_code: ClassVar[int] = 77
+    exit_code: int = 77
 
 
 class ConfigError(ActorMimicError):
     """A recipe or configuration has an unknown key or settings that contradict each other."""
 
-    exit_code: ClassVar[int] = 78
+    exit_code: int = 78
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
@@ -95,3 +95,15 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     by_folded_name = {choice.casefold(): choice for choice in choices}
     closest = difflib.get_close_matches(name.casefold(), by_folded_name, n=1)
     return f"; did you mean '{by_folded_name[closest[0]]}'?" if closest else ""
+
+
+class Interrupted(ActorMimicError):  # noqa: N818  (a stop that was asked for is no error)
+    """A stage was asked to stop by a signal; its last checkpoint holds what it had done.
+
+    Attributes:
+        exit_code: 130 after an interrupt from the keyboard, 143 after any other signal.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by signal {signal_number}; the same command goes on from here")
+        self.exit_code = 130 if signal_number == signal.SIGINT else 143

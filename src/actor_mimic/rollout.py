@@ -1,7 +1,7 @@
 """Act, step, hand over: environments played in lockstep, with no idea of who learns from it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float32, Int64, Shaped
 from torch import Tensor
 
 from actor_mimic.envs.vector_step import VectorEnv
+from actor_mimic.errors import DataError
 from actor_mimic.exploration import epsilon_greedy
 from actor_mimic.seeding import generator_state, restore_generator
 
@@ -89,7 +90,8 @@ class Rollout:
         return torch.from_numpy(self._stacks)
 
     def start(self) -> None:
-        """Resets every environment."""
+        """Resets every environment; unfinished games are forgotten."""
+        self._score[:], self._length[:] = 0.0, 0
         for env, part in zip(self.envs, self.slices, strict=True):
             self._stacks[part] = self._pushed(self._stacks[part], env.reset())
             self._cut(part, np.ones(env.num_envs, dtype=bool))
@@ -114,9 +116,10 @@ class Rollout:
 
     def recv(self) -> list[Transition]:
         """Waits for the step that `send` started; one transition per task."""
+        sent, self._actions = self._actions, []
         return [
             self._receive(env, part, actions)
-            for env, part, actions in zip(self.envs, self.slices, self._actions, strict=True)
+            for env, part, actions in zip(self.envs, self.slices, sent, strict=True)
         ]
 
     def take_finished(self) -> list[Episode]:
@@ -126,6 +129,7 @@ class Rollout:
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that the next step depends on, as tensors and as JSON."""
+        assert not self._actions, "a step is under way: recv first"
         tensors = {
             "stacks": torch.from_numpy(self._stacks.copy()),
             "first": torch.from_numpy(self._first.copy()),
@@ -135,14 +139,19 @@ class Rollout:
         return tensors, {
             "envs": [env.state_dict() for env in self.envs],
             "rngs": [generator_state(rng) for rng in self._rngs],
+            "finished": [asdict(episode) for episode in self.finished],
         }
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Goes back to where `state_dict` was taken.
 
         Raises:
-            DataError: if it was taken from another number of environments.
+            DataError: if it was taken from another number of tasks or environments.
         """
+        if len(state["envs"]) != len(self.envs):
+            raise DataError(
+                f"the checkpoint has {len(state['envs'])} tasks, this run has {len(self.envs)}"
+            )
         for env, env_state in zip(self.envs, state["envs"], strict=True):
             env.load_state_dict(env_state)
         self._rngs = [restore_generator(rng) for rng in state["rngs"]]
@@ -150,6 +159,7 @@ class Rollout:
         self._first[:] = tensors["first"].numpy()
         self._score[:] = tensors["score"].numpy()
         self._length[:] = tensors["length"].numpy()
+        self.finished = [Episode(**episode) for episode in state["finished"]]
 
     def close(self) -> None:
         """Closes the environments."""

@@ -14,7 +14,7 @@ from actor_mimic.compute import (
     choose_compute,
     require_memory,
 )
-from actor_mimic.errors import ConfigError, MemoryBudgetError, UnavailableError
+from actor_mimic.errors import ConfigError, UnavailableError
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.regressors import build_regressor
 from actor_mimic.networks.torsos import TorsoSpec
@@ -129,7 +129,7 @@ def test_memory_is_refused_before_it_is_needed(monkeypatch):
 
     require_memory(10 * 2**30, "the replay of pong")
     with pytest.raises(
-        MemoryBudgetError, match=r"the replay of pong needs 10\.5 GiB, 11\.0 GiB are free.*smaller"
+        ConfigError, match=r"the replay of pong needs 10\.5 GiB, 11\.0 GiB are free.*smaller"
     ):
         require_memory(10 * 2**30 + 2**29, "the replay of pong")
 

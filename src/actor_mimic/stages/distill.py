@@ -148,9 +148,7 @@ class DistillState:
                 "recent": self.recent.state_dict(),
                 "replay_rngs": [generator_state(rng) for rng in self._rngs],
             },
-            {
-                f"task-{index:02d}": replay for index, replay in enumerate(self._replays)
-            },
+            {f"task-{index:02d}": replay for index, replay in enumerate(self._replays)},
         )
 
     def restore(

@@ -3,7 +3,7 @@
 Every number that the library prints about how well something plays comes from here.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -96,7 +96,7 @@ def play_games(
     epsilon: float,
     seed: int,
     num_threads: int,
-) -> Iterator[int | TaskScores]:
+) -> Generator[int | TaskScores]:
     """Plays a task; yields the number of finished games after every step, and the scores last.
 
     Args:

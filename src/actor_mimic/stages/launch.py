@@ -22,8 +22,8 @@ from actor_mimic.networks.student import Student
 from actor_mimic.protocols import protocol_named
 from actor_mimic.stages.distill import DistillState
 from actor_mimic.stages.evaluate import Act, TaskScores, expert_normalised
-from actor_mimic.stages.measure import RANDOM, Measuring, measure
 from actor_mimic.stages.expert import expert_state, fresh_network, make_task_envs
+from actor_mimic.stages.measure import RANDOM, Measuring, measure
 from actor_mimic.stages.session import Evaluation, Session
 from actor_mimic.stages.training import LearningState
 from actor_mimic.stages.transfer import transfer_network, with_network_of
@@ -155,8 +155,16 @@ def run_distill(
         for teacher in loaded:
             home = run_of(teachers[teacher.task])
             for who, scores in (
-                ("teacher", measure(teacher.act, teacher.model_sha256, teacher.task, measuring,
-                                    also_look_in=home)),
+                (
+                    "teacher",
+                    measure(
+                        teacher.act,
+                        teacher.model_sha256,
+                        teacher.task,
+                        measuring,
+                        also_look_in=home,
+                    ),
+                ),
                 (RANDOM, measure(None, RANDOM, teacher.task, measuring)),
             ):
                 measured[who][teacher.task] = scores.mean
@@ -217,7 +225,11 @@ def _reinforce(
 ) -> Iterator[Record]:
     tasks = {"tasks": {config.task: list(action_names)}}
     yield from _learn(
-        config, launch, run, state, {"parents": []} | dict(manifest) | tasks,
+        config,
+        launch,
+        run,
+        state,
+        {"parents": []} | dict(manifest) | tasks,
         lambda scores: scores[config.task],
     )
 

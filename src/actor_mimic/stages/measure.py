@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from actor_mimic.errors import StorageError
+from actor_mimic.errors import Interrupted, StorageError
 from actor_mimic.protocols import Protocol
 from actor_mimic.stages.evaluate import (
     Act,
@@ -13,7 +13,6 @@ from actor_mimic.stages.evaluate import (
     evaluation_json,
     play_games,
 )
-from actor_mimic.stages.session import EvaluationStopped
 from actor_mimic.storage.durable import json_bytes, replace_file
 from actor_mimic.storage.run_dir import read_run_json, slug
 
@@ -49,7 +48,7 @@ class Measuring:
         """Plays; None plays at random.
 
         Raises:
-            EvaluationStopped: if a stop was asked for.
+            Interrupted: if a stop was asked for.
         """
         games = play_games(
             act or act_randomly,
@@ -70,7 +69,7 @@ class Measuring:
             signal_number = self.stop()
             if signal_number is not None:
                 games.close()
-                raise EvaluationStopped(signal_number)
+                raise Interrupted(signal_number)
         raise AssertionError("play_games ends with the scores")
 
 

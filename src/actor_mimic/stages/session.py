@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from actor_mimic.config import ScheduleConfig
+from actor_mimic.errors import Interrupted
 from actor_mimic.replay.frame_replay import FrameReplay
 from actor_mimic.stages.evaluate import TaskScores
 from actor_mimic.stages.training import LearningState, Snapshot, train
@@ -26,22 +27,6 @@ from actor_mimic.storage.run_dir import RunDir
 from actor_mimic.storage.tensor_files import load_tensor_file
 
 KEEP_LAST = 2
-
-
-class Interrupted(Exception):
-    """The stage was asked to stop; its last checkpoint holds everything up to that moment."""
-
-    def __init__(self, signal_number: int, step: int) -> None:
-        super().__init__(f"stopped by signal {signal_number} at step {step}")
-        self.signal_number = signal_number
-
-
-class EvaluationStopped(Exception):
-    """Raised by an evaluation that was asked to stop; it will be made again on resume."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"evaluation stopped by signal {signal_number}")
-        self.signal_number = signal_number
 
 
 @dataclass(frozen=True)
@@ -123,31 +108,28 @@ class Session:
             signal_number = self._stop()
             if signal_number is not None:
                 yield from self._save()
-                raise Interrupted(signal_number, record.step)
+                raise Interrupted(signal_number)
             before = record.step
 
     def _is_due(self, period: int, before: int, now: int) -> bool:
         """Whether a period ended in ``(before, now]``; 0 means never, the end always counts."""
-        return period > 0 and (
-            now // period > before // period or now >= self._state.total_steps
-        )
+        return period > 0 and (now // period > before // period or now >= self._state.total_steps)
 
     def _evaluate_and_save(self) -> Iterator[Record]:
         """An evaluation is worth a checkpoint: ``best`` can only name what was saved."""
         self._evaluation_due = True
         try:
             evaluation = self._evaluate()
-        except EvaluationStopped as stopped:
+        except Interrupted:
+            # The evaluation will be made again on resume.
             yield from self._save()
-            raise Interrupted(stopped.signal_number, self._state.steps) from None
+            raise
         self._evaluation_due = False
         yield from self._write(self._evaluation_record(evaluation))
         yield from self._save()
         best = read_best(self._run.path)
         if best is None or evaluation.figure_of_merit > best.score:
-            write_best(
-                self._run.path, step=self._state.steps, score=evaluation.figure_of_merit
-            )
+            write_best(self._run.path, step=self._state.steps, score=evaluation.figure_of_merit)
 
     def _write(self, record: Record) -> Iterator[Record]:
         self._run.records.write(record)
@@ -168,6 +150,8 @@ class Session:
     def _save(self) -> Iterator[Record]:
         if self._last is not None and self._last.step == self._state.steps:
             return
+        # What resume will not repeat must be on disk before the checkpoint that says so.
+        self._run.records.sync()
         snapshot = self._state.snapshot()
         replays = snapshot.replays if self._schedule.checkpoint_replay == "full" else {}
         new, kept = self._new_segments(snapshot, replays)
@@ -176,7 +160,11 @@ class Session:
             step=self._state.steps,
             tensors=snapshot.tensors,
             state=snapshot.state
-            | {"segments": self._segments, "evaluation_due": self._evaluation_due, "elapsed_s": self.elapsed_s},
+            | {
+                "segments": self._segments,
+                "evaluation_due": self._evaluation_due,
+                "elapsed_s": self.elapsed_s,
+            },
             manifest=self._manifest,
             replay_segments=new,
             link_segments=[self._segment_path(name) for name in kept],

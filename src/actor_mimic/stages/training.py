@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.networks.student import Student
 from actor_mimic.replay.frame_replay import FrameReplay
 from actor_mimic.rollout import Episode
 from actor_mimic.storage.records import Record
@@ -47,7 +49,7 @@ class LearningState(Protocol):
         ...
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> QNetwork | Student:
         """The network whose weights are the result."""
         ...
 
@@ -63,8 +65,12 @@ class LearningState(Protocol):
         """What `restore` needs; changes nothing."""
         ...
 
-    def restore(self, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any],
-                replays: Mapping[str, Iterable[Mapping[str, Tensor]]]) -> None:
+    def restore(
+        self,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+        replays: Mapping[str, Iterable[Mapping[str, Tensor]]],
+    ) -> None:
         """Goes back to where a snapshot was taken."""
         ...
 

@@ -64,10 +64,7 @@ def load_teacher(checkpoint: Checkpoint, task: str, compute: Compute) -> Teacher
     network = load_network(checkpoint)
     compute.place(network)
     network.requires_grad_(False)
-    if isinstance(network, Student):
-        torso = network.network.torso
-    else:
-        torso = network.torso
+    q_network = network.network if isinstance(network, Student) else network
 
     def label(obs: Shaped[Tensor, "batch ..."]) -> Output:
         output = network(obs)
@@ -78,7 +75,8 @@ def load_teacher(checkpoint: Checkpoint, task: str, compute: Compute) -> Teacher
     return Teacher(
         task=task,
         action_names=tuple(checkpoint.tasks[task]),
-        num_features=torso.num_features,
+        obs_shape=q_network.torso.spec.obs_shape,
+        num_features=q_network.torso.num_features,
         model_sha256=checkpoint.model_sha256,
         network=label,
         device=compute.device,

@@ -21,6 +21,7 @@ class Teacher:
     Attributes:
         task: the only task that it knows.
         action_names: its outputs, in order; the task's own actions.
+        obs_shape: of one raw observation.
         num_features: width of its last hidden layer.
         model_sha256: names its weights, in manifests and in measured scores.
         network: raw observations on the device to scores over ``action_names`` and features.
@@ -29,6 +30,7 @@ class Teacher:
 
     task: str
     action_names: tuple[str, ...]
+    obs_shape: tuple[int, ...]
     num_features: int
     model_sha256: str
     network: Callable[[Shaped[Tensor, "batch ..."]], Output]

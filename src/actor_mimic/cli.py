@@ -1,0 +1,67 @@
+"""``actor-mimic``: reads the command line, runs a verb, turns errors into exit codes.
+
+Data goes to standard output, everything else to standard error.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from actor_mimic import __version__
+from actor_mimic.errors import ActorMimicError
+from actor_mimic.verbs.arguments import notice
+from actor_mimic.verbs.learn import Distill, Run, TrainExpert, Transfer
+from actor_mimic.verbs.look import Doctor, Evaluate, Games, Play, Report, Show
+
+DESCRIPTION = """Experts into one network that plays all their games, and on to new ones.
+
+Begin with:  actor-mimic run demo
+
+Exit codes: 0 done, 2 wrong usage, 65 bad data or checkpoint, 69 something is not installed,
+70 learning diverged, 73 cannot create, 74 input or output failed, 75 locked by another process,
+77 refused as unsafe, 78 bad configuration, 130 interrupted, 143 terminated."""
+
+VERBS = {
+    "run": Run,
+    "train-expert": TrainExpert,
+    "distill": Distill,
+    "transfer": Transfer,
+    "evaluate": Evaluate,
+    "play": Play,
+    "show": Show,
+    "report": Report,
+    "games": Games,
+    "doctor": Doctor,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script; leaves with a documented exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments == ["--version"]:
+        print(f"actor-mimic {__version__}")
+        return
+    verb = tyro.extras.subcommand_cli_from_dict(
+        VERBS,
+        prog="actor-mimic",
+        description=DESCRIPTION,
+        args=arguments or ["--help"],
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    sys.exit(_run(verb))
+
+
+def _run(verb: object) -> int:
+    try:
+        code = verb.run()  # type: ignore[attr-defined]
+        sys.stdout.flush()
+        return code
+    except ActorMimicError as error:
+        notice(f"error: {error}")
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

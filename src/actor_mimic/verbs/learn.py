@@ -1,0 +1,238 @@
+"""Verbs that spend steps: train-expert, distill, transfer, run.
+
+Imports that need PyTorch wait until a verb runs, so that ``--help`` is there at once.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
+
+from actor_mimic.config import Config, build_config
+from actor_mimic.errors import UsageError
+from actor_mimic.verbs.arguments import Stop, checkpoint_argument, named_value, notice
+
+if TYPE_CHECKING:
+    from actor_mimic.storage.records import Record
+
+
+@dataclass(frozen=True)
+class Common:
+    """Options that every learning stage has."""
+
+    run_dir: Path | None = None
+    """Where the run is kept; the same command goes on with an unfinished one."""
+    seed: int = 0
+    """Decides weights, games and exploration."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the torsos; output layers always run in float32."""
+    threads: int = 0
+    """CPU threads of PyTorch and of the emulators; 0 takes all cores."""
+    total_steps: int | None = None
+    """Budget in steps (a step is four Atari frames); of distill, over all tasks together."""
+    eval_every_steps: int | None = None
+    """Steps between evaluations; 0 for none."""
+    checkpoint_every_steps: int | None = None
+    """Steps between checkpoints."""
+    protocol: Literal["paper", "sticky"] = "paper"
+    """paper: no-op starts, a lost life ends a training episode; sticky: repeated actions."""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """NAME=VALUE of any other hyper-parameter; may be given again and again."""
+    json: bool = False
+    """Print the result as one JSON object on standard output."""
+
+
+@dataclass(frozen=True)
+class TrainExpert:
+    """Train a Q-network on one task.
+
+    Examples:
+      actor-mimic train-expert pong
+      actor-mimic train-expert gym:CartPole-v1 --algorithm dqn --total-steps 50_000
+      actor-mimic train-expert boxing --set width=1.0 --set learning_rate=1e-4
+    """
+
+    task: Positional[str]
+    """An Atari game (see: actor-mimic games), or gym: and a Gymnasium id."""
+    common: OmitArgPrefixes[Common] = Common()
+    algorithm: Literal["pqn", "dqn"] = "pqn"
+    """pqn: parallel environments, no replay; dqn: replay and target network."""
+
+    def run(self) -> int:
+        """Does it; returns the exit code."""
+        from actor_mimic.stages.launch import run_expert
+
+        values = {"task": self.task, "algorithm": self.algorithm}
+        config = _build("expert", values, self.common)
+        path = self.common.run_dir or _default_dir(
+            "expert", self.task, self.algorithm, self.common.seed
+        )
+        return _learn(run_expert, config, path, f"expert {self.task}", self.common)
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Teach one network several tasks from their teachers.
+
+    Examples:
+      actor-mimic distill pong=runs/expert-pong-pqn-0 boxing=runs/expert-boxing-pqn-0
+      actor-mimic distill pong=RUN boxing=RUN@best --set temperature=0.01
+    """
+
+    teachers: Positional[tuple[str, ...]]
+    """TASK=CHECKPOINT of each task: a run (its last checkpoint; RUN@best for its best one) or a
+    checkpoint directory."""
+    common: OmitArgPrefixes[Common] = Common()
+
+    def run(self) -> int:
+        """Does it; returns the exit code."""
+        from actor_mimic.stages.launch import run_distill
+
+        named = dict(named_value(text, "TASK=CHECKPOINT") for text in self.teachers)
+        if len(named) != len(self.teachers):
+            raise UsageError("every task needs exactly one teacher, a task was named twice")
+        total = self.common.total_steps
+        values: dict[str, Any] = {"tasks": list(named)}
+        if total is not None:
+            values["steps_per_task"] = -(-total // max(1, len(named)))
+        config = _build("distill", values, self.common)
+        checkpoints = {task: checkpoint_argument(where) for task, where in named.items()}
+        path = self.common.run_dir or _default_dir("student", *named, self.common.seed)
+        return _learn(run_distill, config, path, "student", self.common, checkpoints)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Train a Q-network on a new task from a student's or an expert's weights.
+
+    Examples:
+      actor-mimic transfer breakout --from runs/student
+      actor-mimic transfer breakout                    # random weights, to compare with
+    """
+
+    task: Positional[str]
+    """An Atari game, or gym: and a Gymnasium id."""
+    common: OmitArgPrefixes[Common] = Common()
+    from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """A student or an expert (a run or a checkpoint); without one, weights are random."""
+    head: Literal["fresh", "copy"] = "fresh"
+    """fresh: a new output layer; copy: the outputs of the actions that both have."""
+    algorithm: Literal["dqn", "pqn"] = "dqn"
+    """As for train-expert."""
+    epsilon_start: float | None = None
+    """Exploration at the first step; lower than 1 keeps more of what the weights know."""
+
+    def run(self) -> int:
+        """Does it; returns the exit code."""
+        from actor_mimic.stages.launch import run_transfer
+
+        values: dict[str, Any] = {
+            "task": self.task,
+            "algorithm": self.algorithm,
+            "head": self.head,
+        }
+        if self.epsilon_start is not None:
+            values["epsilon_start"] = self.epsilon_start
+        config = _build("transfer", values, self.common)
+        parent = None if self.from_ is None else checkpoint_argument(self.from_)
+        arm = "random" if parent is None else parent.model_sha256[:8]
+        path = self.common.run_dir or _default_dir("transfer", self.task, arm, self.common.seed)
+        return _learn(run_transfer, config, path, f"transfer {self.task}", self.common, parent)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run a recipe: experts, student, transfer, table, report.
+
+    Examples:
+      actor-mimic run demo
+      actor-mimic run my-recipe.toml --run-dir runs/mine
+    """
+
+    recipe: Positional[str]
+    """demo, small-transfer, paper-multitask, paper-transfer, or a TOML file."""
+    run_dir: Path | None = None
+    """Where its runs are kept. [default: runs/RECIPE]"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    yes: bool = False
+    """Start even if it is predicted to take more than 12 hours."""
+    json: bool = False
+    """Print the result as one JSON object on standard output."""
+
+    def run(self) -> int:
+        """Does it; returns the exit code."""
+        from actor_mimic.recipes.load import load_recipe
+        from actor_mimic.recipes.run import run_recipe
+        from actor_mimic.report.page import write_report
+        from actor_mimic.report.tables import text_table
+
+        recipe = load_recipe(self.recipe)
+        path = self.run_dir or Path("runs") / recipe.name
+        result = run_recipe(
+            recipe, path, device=self.device, yes=self.yes, stop=Stop(), notice=notice
+        )
+        report = write_report(path)
+        print(text_table(path), file=sys.stderr)
+        notice(f"report: {report}")
+        if self.json:
+            print(json.dumps(result))
+        return 0
+
+
+def _build(stage: str, values: dict[str, Any], common: Common) -> Config:
+    """The configuration from a verb's own arguments, the common ones, and every ``--set``."""
+    asked = values | {"seed": common.seed, "protocol": common.protocol}
+    for name in ("total_steps", "eval_every_steps", "checkpoint_every_steps"):
+        value = getattr(common, name)
+        if value is not None and not (name == "total_steps" and stage == "distill"):
+            asked[name] = value
+    return build_config(stage, asked | dict(named_value(text, "NAME=VALUE") for text in common.set))
+
+
+def _default_dir(*parts: str | int) -> Path:
+    from actor_mimic.storage.run_dir import slug
+
+    return Path("runs") / "-".join(slug(str(part)) for part in parts)[:100]
+
+
+def _learn(
+    begin: Callable[..., Iterator["Record"]],
+    config: Config,
+    path: Path,
+    title: str,
+    common: Common,
+    *parents: Any,
+) -> int:
+    """Runs a stage with a bar, then says what came of it."""
+    from actor_mimic.progress import StageProgress
+    from actor_mimic.stages.launch import Launch
+    from actor_mimic.storage.run_dir import is_complete, read_run_json
+
+    if is_complete(path):
+        notice(f"{path} is complete already; choose another --run-dir to train again")
+    with StageProgress(title, config.total_steps) as progress:
+        launch = Launch(
+            path,
+            device=common.device,
+            precision=common.precision,
+            threads=common.threads,
+            stop=Stop(),
+            notice=notice,
+            on_game=progress.on_game,
+        )
+        for record in begin(config, launch, *parents):
+            progress.show(record)
+    summary = read_run_json(path, "complete.json")
+    if common.json:
+        print(json.dumps({"run_dir": str(path)} | summary))
+    else:
+        notice(f"checkpoint: {path / summary['checkpoint']}")
+    return 0

@@ -1,0 +1,277 @@
+"""Verbs that look at what there is: evaluate, play, show, report, games, doctor.
+
+Imports that need PyTorch wait until a verb runs, so that ``--help`` is there at once.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from actor_mimic.errors import ActorMimicError, UsageError
+from actor_mimic.verbs.arguments import Stop, checkpoint_argument, notice
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play whole games and report raw scores.
+
+    Examples:
+      actor-mimic evaluate runs/expert-pong-pqn-0
+      actor-mimic evaluate runs/student --tasks pong --episodes 100 --protocol sticky --json
+      actor-mimic evaluate random --tasks pong boxing
+    """
+
+    checkpoint: Positional[str]
+    """A run, a checkpoint directory, or: random."""
+    tasks: tuple[str, ...] = ()
+    """Which tasks. [default: all that the checkpoint plays]"""
+    episodes: int = 30
+    """Games per task."""
+    protocol: Literal["paper", "sticky"] = "paper"
+    """How games start, and how noisy they are."""
+    epsilon: float | None = None
+    """Probability of a random action. [default: 0.05 for paper, 0.01 for sticky]"""
+    seed: int = 0
+    """Of the games."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    json: bool = False
+    """Print one JSON object on standard output."""
+
+    def run(self) -> int:
+        """Does it; returns the exit code."""
+        from actor_mimic.compute import choose_compute
+        from actor_mimic.progress import StageProgress
+        from actor_mimic.protocols import protocol_named
+        from actor_mimic.stages.evaluate import evaluation_json
+        from actor_mimic.stages.measure import RANDOM, Measuring
+        from actor_mimic.teachers.own import load_teacher
+
+        if self.episodes < 1:
+            raise UsageError(f"--episodes must be at least 1, got {self.episodes}")
+        protocol = protocol_named(self.protocol)
+        epsilon = protocol.evaluation_epsilon if self.epsilon is None else self.epsilon
+        if not 0.0 <= epsilon <= 1.0:
+            raise UsageError(f"--epsilon must lie in [0, 1], got {epsilon}")
+        compute = choose_compute(self.device)
+        compute.start()
+        checkpoint = None if self.checkpoint == RANDOM else checkpoint_argument(self.checkpoint)
+        tasks = self.tasks or (() if checkpoint is None else tuple(checkpoint.tasks))
+        if not tasks:
+            raise UsageError("random plays anything: say which with --tasks")
+        scores = {}
+        with StageProgress("evaluate", 0) as progress:
+            measuring = Measuring(
+                directory=Path(),
+                protocol=protocol,
+                epsilon=epsilon,
+                episodes=self.episodes,
+                seed=self.seed,
+                num_threads=compute.threads,
+                stop=Stop(),
+                on_game=progress.on_game,
+            )
+            for task in tasks:
+                act = None if checkpoint is None else load_teacher(checkpoint, task, compute).act
+                scores[task] = measuring.play(act, task, self.episodes)
+        name = self.checkpoint if checkpoint is None else str(checkpoint.path)
+        shown = 1.0 if checkpoint is None else epsilon
+        result = evaluation_json(name, protocol, shown, scores)
+        if self.json:
+            print(json.dumps(result))
+        else:
+            _print_scores(result)
+        return 0
+
+
+@dataclass(frozen=True)
+class Play:
+    """Film one game.
+
+    Examples:
+      actor-mimic play runs/student --task pong --video pong.mp4
+    """
+
+    checkpoint: Positional[str]
+    """A run or a checkpoint directory."""
+    video: Path
+    """The MP4 file to write."""
+    task: str | None = None
+    """Which game. [default: the only one that it plays]"""
+    protocol: Literal["paper", "sticky"] = "paper"
+    """How the game starts, and how noisy it is."""
+    epsilon: float | None = None
+    """Probability of a random action. [default: 0.05 for paper, 0.01 for sticky]"""
+    seed: int = 0
+    """Of the game."""
+    max_steps: int = 27_000
+    """The film ends here if the game does not."""
+
+    def run(self) -> int:
+        """Does it; returns the exit code."""
+        from actor_mimic.compute import choose_compute
+        from actor_mimic.protocols import protocol_named
+        from actor_mimic.stages.films import record_film
+        from actor_mimic.teachers.own import load_teacher
+
+        protocol = protocol_named(self.protocol)
+        checkpoint = checkpoint_argument(self.checkpoint)
+        task = self.task
+        if task is None:
+            if len(checkpoint.tasks) != 1:
+                raise UsageError(f"say which game with --task: {', '.join(checkpoint.tasks)}")
+            (task,) = checkpoint.tasks
+        teacher = load_teacher(checkpoint, task, choose_compute("cpu"))
+        film = record_film(
+            teacher.act,
+            task,
+            self.video,
+            protocol=protocol,
+            epsilon=protocol.evaluation_epsilon if self.epsilon is None else self.epsilon,
+            seed=self.seed,
+            max_steps=self.max_steps,
+        )
+        *_, (steps, score) = film
+        ending = "not over yet" if score is None else f"score {score:g}"
+        notice(f"{self.video}: {task}, {steps} steps, {ending}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Show:
+    """Say what a checkpoint is: task, step, network, parents, scores.
+
+    Examples:
+      actor-mimic show runs/student
+    """
+
+    checkpoint: Positional[str]
+    """A run or a checkpoint directory."""
+    json: bool = False
+    """Print one JSON object on standard output."""
+
+    def run(self) -> int:
+        """Does it; returns the exit code."""
+        checkpoint = checkpoint_argument(self.checkpoint)
+        model = checkpoint.load_tensors("model")
+        facts = {
+            "path": str(checkpoint.path),
+            "kind": checkpoint.kind,
+            "step": checkpoint.step,
+            "tasks": checkpoint.tasks,
+            "parameters": sum(tensor.numel() for tensor in model.values()),
+            "model_sha256": checkpoint.model_sha256,
+            "network": checkpoint.network,
+            "protocol": checkpoint.manifest.get("protocol"),
+            "parents": checkpoint.parents,
+            "config": checkpoint.config,
+            "versions": checkpoint.manifest.get("versions"),
+        }
+        if self.json:
+            print(json.dumps(facts))
+            return 0
+        for name, value in facts.items():
+            text = value if isinstance(value, str | int) else json.dumps(value)
+            print(f"{name:14} {text}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a recipe's report.html again, from its records.
+
+    Examples:
+      actor-mimic report runs/demo
+    """
+
+    path: Positional[Path]
+    """The directory of a recipe's runs."""
+
+    def run(self) -> int:
+        """Writes the page and prints its path."""
+        from actor_mimic.report.page import write_report
+
+        print(write_report(self.path))
+        return 0
+
+
+@dataclass(frozen=True)
+class Games:
+    """List the Atari games, with published random and human scores.
+
+    Examples:
+      actor-mimic games
+    """
+
+    json: bool = False
+    """Print one JSON object on standard output."""
+
+    def run(self) -> int:
+        """Does it; returns the exit code."""
+        from actor_mimic.envs.atari import atari_games
+        from actor_mimic.games import GAMES
+
+        games = {game: GAMES.get(game) for game in atari_games()}
+        if self.json:
+            rows = {g: None if s is None else [s.random, s.human] for g, s in games.items()}
+            print(json.dumps(rows))
+            return 0
+        print(f"{'game':22}{'random':>10}{'human':>10}")
+        for game, scores in games.items():
+            known = "" if scores is None else f"{scores.random:10.1f}{scores.human:10.1f}"
+            print(f"{game:22}{known}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what this machine has: versions, device, precision, memory, ROMs.
+
+    Examples:
+      actor-mimic doctor
+    """
+
+    json: bool = False
+    """Print one JSON object on standard output."""
+
+    def run(self) -> int:
+        """Does it; returns the exit code."""
+        from actor_mimic.compute import available_memory_bytes, choose_compute
+        from actor_mimic.envs.atari import atari_games
+        from actor_mimic.storage.run_dir import installed_versions
+
+        compute = choose_compute()
+        try:
+            roms: int | str = len(atari_games())
+        except ActorMimicError as error:
+            roms = str(error)
+        facts = {
+            "versions": installed_versions(),
+            "device": compute.device,
+            "precision": compute.precision,
+            "threads": compute.threads,
+            "free_memory_gib": round(available_memory_bytes() / 2**30, 1),
+            "atari_roms": roms,
+        }
+        if self.json:
+            print(json.dumps(facts))
+        else:
+            for name, value in facts.items():
+                print(f"{name:16} {value if not isinstance(value, dict) else json.dumps(value)}")
+        return 0
+
+
+def _print_scores(result: dict[str, Any]) -> None:
+    """One line per task, for people."""
+    print(f"protocol {result['protocol']}, epsilon {result['epsilon']:g}")
+    print(f"{'task':22}{'games':>6}{'mean':>12}{'median':>12}  95 % interval")
+    for task, scores in result["tasks"].items():
+        interval = scores["ci95"]
+        shown = "-" if interval is None else f"[{interval[0]:.1f}, {interval[1]:.1f}]"
+        print(
+            f"{task:22}{scores['episodes']:6d}{scores['mean']:12.1f}{scores['median']:12.1f}"
+            f"  {shown}"
+        )
