@@ -40,12 +40,6 @@ class DivergenceError(ActorMimicError):
     exit_code: int = 70
 
 
-class MemoryBudgetError(ActorMimicError):
-    """The replay memory asked for cannot fit; raised before training starts."""
-
-    exit_code: int = 71
-
-
 class CannotCreateError(ActorMimicError):
     """A directory or file cannot be created where the user asked for it."""
 

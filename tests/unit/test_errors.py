@@ -1,14 +1,15 @@
+import signal
+
 import pytest
 
 from actor_mimic import errors
-from actor_mimic.errors import ActorMimicError, did_you_mean
+from actor_mimic.errors import ActorMimicError, Interrupted, did_you_mean
 
 EXIT_CODES = {
     "UsageError": 2,
     "DataError": 65,
     "UnavailableError": 69,
     "DivergenceError": 70,
-    "MemoryBudgetError": 71,
     "CannotCreateError": 73,
     "StorageError": 74,
     "LockedError": 75,
@@ -18,10 +19,21 @@ EXIT_CODES = {
 
 
 def test_exit_codes_are_the_documented_ones():
-    raised = {error.__name__: error.exit_code for error in ActorMimicError.__subclasses__()}
+    raised = {
+        error.__name__: error.exit_code
+        for error in ActorMimicError.__subclasses__()
+        if error is not Interrupted
+    }
 
     assert raised == EXIT_CODES
     assert ActorMimicError.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)]
+)
+def test_a_stop_has_the_exit_code_of_its_signal(number, code):
+    assert Interrupted(number).exit_code == code
 
 
 @pytest.mark.parametrize("name", EXIT_CODES)
