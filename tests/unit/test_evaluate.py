@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+
+from actor_mimic.protocols import PROTOCOLS
+from actor_mimic.stages.evaluate import (
+    TaskScores,
+    act_randomly,
+    episode_quotas,
+    evaluation_json,
+    expert_normalised,
+    play_games,
+    summarise_scores,
+)
+
+CARTPOLE = "gym:CartPole-v1"
+
+
+@pytest.mark.parametrize(
+    ("episodes", "quotas"),
+    [
+        (30, [4, 4, 4, 4, 4, 4, 3, 3]),
+        (8, [1] * 8),
+        (3, [1, 1, 1]),
+        (1, [1]),
+        (100, [13, 13, 13, 13, 12, 12, 12, 12]),
+    ],
+)
+def test_every_environment_has_its_quota(episodes, quotas):
+    assert episode_quotas(episodes) == quotas
+
+
+def play(episodes, *, act=act_randomly, epsilon=1.0, seed=0):
+    *counts, scores = play_games(
+        act,
+        CARTPOLE,
+        episodes=episodes,
+        protocol=PROTOCOLS["paper"],
+        epsilon=epsilon,
+        seed=seed,
+        num_threads=1,
+    )
+    return counts, scores
+
+
+def test_games_are_counted_and_the_seed_decides_them():
+    counts, scores = play(11)
+
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, 11)
+    assert len(scores.scores) == scores.episodes == 11
+    assert scores == play(11)[1]
+    assert scores != play(11, seed=1)[1]
+
+
+def test_short_games_are_not_favoured():
+    """Two environments, quota two each: pushing right falls in 8 to 11 steps, whoever is first."""
+
+    def push_right(obs):
+        return np.ones(len(obs), dtype=np.int64)
+
+    _, scores = play(16, act=push_right, epsilon=0.0)
+
+    assert all(8 <= score <= 11 for score in scores.scores)
+    assert scores.episodes == 16
+
+
+def test_a_policy_sees_what_it_acts_on():
+    """Pushing towards the side that the pole leans to holds it far longer than chance."""
+
+    def balance(obs):
+        return (obs[:, 2] + obs[:, 3] > 0).to(torch.int64).numpy()
+
+    _, good = play(8, act=balance, epsilon=0.0)
+    _, random = play(8)
+
+    assert good.mean > 150 > 60 > random.mean
+
+
+def test_summary_by_hand():
+    scores = summarise_scores("pong", [-20.7, 14.6, -20.7, 14.6])
+
+    assert scores.mean == pytest.approx(-3.05)
+    assert scores.median == pytest.approx(-3.05)
+    assert scores.human_normalised == pytest.approx(0.5)
+    assert scores.stderr == pytest.approx(35.3 / 2 * (4 / 3) ** 0.5 / 2)
+    assert scores.ci95 is not None
+    assert scores.ci95[0] <= scores.mean <= scores.ci95[1]
+
+
+def test_json_round_trip():
+    scores = summarise_scores(CARTPOLE, [1.0, 2.0, 4.0])
+
+    assert TaskScores.from_json(scores.to_json()) == scores
+    shown = evaluation_json("random", PROTOCOLS["sticky"], 1.0, {CARTPOLE: scores})
+    assert shown["protocol"] == "sticky"
+    assert shown["tasks"][CARTPOLE]["human_normalised"] is None
+
+
+def test_expert_normalised_is_the_mean_of_ratios():
+    ratio = expert_normalised(
+        {"a": 5.0, "b": 0.0}, experts={"a": 10.0, "b": 4.0}, randoms={"a": 0.0, "b": -4.0}
+    )
+
+    assert ratio == pytest.approx((0.5 + 0.5) / 2)
