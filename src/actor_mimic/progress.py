@@ -1,0 +1,247 @@
+"""What a person sees while a stage runs: a bar on a terminal, a line now and then elsewhere."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+from actor_mimic.report.printable import printable
+from actor_mimic.storage.records import Record, Value
+
+TASKS_SHOWN = 3
+
+
+class StageProgress:
+    """Shows the records of one running stage.
+
+    ::
+
+        with StageProgress("pong-expert/seed-0", 400_000) as progress:
+            for record in run_expert(config, launch):
+                progress.show(record)
+
+    On a terminal there is one bar with rate, time left and key figures, and finished evaluations
+    scroll by above it. Without a terminal, or with ``NO_COLOR`` or ``TERM=dumb``, there is a line
+    at most every ``interval_s``; evaluations and final scores are always printed.
+
+    Args:
+        title: which stage.
+        total_steps: when it is done; 0 for a stage that only plays.
+        stream: where to; standard error by default.
+        interval_s: seconds between two lines about the same thing.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total_steps: int,
+        *,
+        stream: TextIO | None = None,
+        interval_s: float = 10.0,
+    ) -> None:
+        stream = sys.stderr if stream is None else stream
+        self._title = printable(title, max_length=100)
+        self._total_steps = total_steps
+        self._view: _Bars | _Lines
+        if can_draw(stream):
+            self._view = _Bars(stream, self._title, total_steps)
+        else:
+            self._view = _Lines(stream, interval_s)
+
+    def __enter__(self) -> "StageProgress":
+        self._view.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._view.close()
+
+    def show(self, record: Record) -> None:
+        """Takes in the next record of the stage."""
+        match record.kind:
+            case "train":
+                step = min(record.step, self._total_steps)
+                count = f"{step:,} / {self._total_steps:,} steps"
+                pace = _pace(record, self._total_steps)
+                figures = ", ".join(key_figures(record.values))
+                line = ", ".join(part for part in (count, pace, figures) if part)
+                self._view.step(step, f"{count}, {pace}", figures, f"{self._title}: {line}")
+            case "evaluation":
+                scores = describe_scores(record.values)
+                self._view.line(f"{self._title}: at {record.step:,} steps: {scores}")
+            case "final":
+                self._view.line(f"{self._title}: final: {describe_scores(record.values)}")
+            case "measure":
+                who = printable(record.values.get("who", ""), max_length=40)
+                self._view.line(f"{self._title}: {who}: {describe_scores(record.values)}")
+            case _:
+                pass
+
+    def on_game(self, task: str, finished: int, total: int) -> None:
+        """Takes in the progress of an evaluation, in games."""
+        name = printable(task, max_length=60)
+        line = f"{self._title}: evaluating {name}: {finished} of {total} games"
+        self._view.game(name, finished, total, line)
+
+    def notice(self, text: str) -> None:
+        """Prints something that a person should read."""
+        self._view.line(f"{self._title}: {printable(text)}")
+
+
+def can_draw(stream: TextIO) -> bool:
+    """Whether bars make sense there."""
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    return stream.isatty() and not plain
+
+
+def key_figures(values: Mapping[str, Value]) -> list[str]:
+    """The few values of a training record that say how it goes."""
+    figures = []
+    scores = _of_tasks(values, "/score")
+    for task, score in list(scores.items())[:TASKS_SHOWN]:
+        figures.append(f"{printable(task, max_length=60)} {score:.1f}")
+    if len(scores) > TASKS_SHOWN:
+        figures.append(f"and {len(scores) - TASKS_SHOWN} more tasks")
+    for name, form in (("loss", ".3g"), ("epsilon", ".2f")):
+        value = _number(values.get(name))
+        if value is not None:
+            figures.append(f"{name} {value:{form}}")
+    agreements = _of_tasks(values, "/agreement")
+    if agreements:
+        figures.append(f"agreement {sum(agreements.values()) / len(agreements):.0%}")
+    return figures
+
+
+def describe_scores(values: Mapping[str, Value]) -> str:
+    """The scores of an evaluation's record: ``pong 12.3 [10.1, 14.0] (30 games)``."""
+    parts = []
+    for task, mean in _of_tasks(values, "/mean").items():
+        text = f"{printable(task, max_length=60)} {mean:.1f}"
+        low, high = (_number(values.get(f"{task}/ci95_{end}")) for end in ("low", "high"))
+        if low is not None and high is not None:
+            text += f" [{low:.1f}, {high:.1f}]"
+        games = _number(values.get(f"{task}/episodes"))
+        if games is not None:
+            text += f" ({games:.0f} games)"
+        parts.append(text)
+    return ", ".join(parts) or "no scores"
+
+
+class _Bars:
+    """A terminal that can be drawn on."""
+
+    def __init__(self, stream: TextIO, title: str, total_steps: int) -> None:
+        # Names come from files: they are never read as rich's markup or emoji codes.
+        self._console = Console(file=stream, markup=False, emoji=False, highlight=False)
+        figures = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[count]}", markup=False),
+            TextColumn("{task.fields[figures]}", markup=False, table_column=figures),
+            console=self._console,
+            expand=True,
+            refresh_per_second=4,
+        )
+        total = total_steps or None
+        self._stage = self._progress.add_task(
+            title, total=total, visible=total_steps > 0, count="", figures=""
+        )
+        self._game: TaskID | None = None
+
+    def open(self) -> None:
+        self._progress.start()
+
+    def close(self) -> None:
+        self._hide_game()
+        self._progress.stop()
+
+    def step(self, step: int, count: str, figures: str, line: str) -> None:
+        del line
+        self._hide_game()
+        self._progress.update(self._stage, completed=step, count=count, figures=figures)
+
+    def game(self, task: str, finished: int, total: int, line: str) -> None:
+        del line
+        if self._game is None:
+            self._game = self._progress.add_task("", total=total, count="", figures="")
+        self._progress.update(
+            self._game,
+            description=f"  evaluating {task}",
+            completed=finished,
+            total=total,
+            count=f"{finished} of {total} games",
+        )
+
+    def line(self, text: str) -> None:
+        self._hide_game()
+        self._console.print(Text(text), soft_wrap=True)
+
+    def _hide_game(self) -> None:
+        if self._game is not None:
+            self._progress.remove_task(self._game)
+            self._game = None
+
+
+class _Lines:
+    """A file, a pipe or a plain terminal."""
+
+    def __init__(self, stream: TextIO, interval_s: float) -> None:
+        self._stream = stream
+        self._interval_s = interval_s
+        self._last = -interval_s
+
+    def open(self) -> None:
+        self._last = time.monotonic() - self._interval_s
+
+    def close(self) -> None:
+        self._stream.flush()
+
+    def step(self, step: int, count: str, figures: str, line: str) -> None:
+        del step, count, figures
+        self._sometimes(line)
+
+    def game(self, task: str, finished: int, total: int, line: str) -> None:
+        del task, total
+        if finished:
+            self._sometimes(line)
+
+    def line(self, text: str) -> None:
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def _sometimes(self, line: str) -> None:
+        now = time.monotonic()
+        if now - self._last >= self._interval_s:
+            self._last = now
+            self.line(line)
+
+
+def _pace(record: Record, total_steps: int) -> str:
+    rate = _number(record.values.get("steps_per_s"))
+    if not rate or rate <= 0.0:
+        return ""
+    left_s = max(0, total_steps - record.step) / rate
+    return f"{rate:,.0f} steps/s, {timedelta(seconds=round(left_s))} left"
+
+
+def _of_tasks(values: Mapping[str, Value], suffix: str) -> dict[str, float]:
+    """Numbers by task, from keys such as ``pong/score``."""
+    found = {name: _number(value) for name, value in values.items() if name.endswith(suffix)}
+    return {name.removesuffix(suffix): value for name, value in found.items() if value is not None}
+
+
+def _number(value: Value) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

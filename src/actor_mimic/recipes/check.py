@@ -1,0 +1,342 @@
+"""What a recipe must be; every mistake is found before anything runs, and named with its line."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from actor_mimic.config import Config, DistillConfig, build_config
+from actor_mimic.errors import ActorMimicError, ConfigError, UsageError, did_you_mean
+from actor_mimic.protocols import PROTOCOLS
+from actor_mimic.recipes.lines import Lines
+from actor_mimic.recipes.recipe import (
+    BEST_SUFFIX,
+    RANDOM,
+    EvaluateConfig,
+    Parent,
+    Recipe,
+    Stage,
+    seed_of_parent,
+)
+from actor_mimic.storage.run_dir import validate_run_name
+
+TASK_PREFIX = "gym:"
+KINDS = ("expert", "distill", "transfer", "evaluate")
+TOP_KEYS = ("name", "description", "seeds", "scale", "defaults", "stage")
+STAGE_KEYS = ("name", "kind", "seeds")
+PARENT_KEYS = {"distill": "teachers", "transfer": "parent", "evaluate": "checkpoint"}
+EVALUATE_KEYS = ("tasks", "episodes", "protocol")
+
+
+class RecipeReader:
+    """Checks one recipe; knows where to point.
+
+    Args:
+        source: of the text, for messages and for the command that repeats it.
+        lines: of the text.
+    """
+
+    def __init__(self, source: str, lines: Lines) -> None:
+        self._source = source
+        self._lines = lines
+        self._scale = 1.0
+        self._stages: dict[str, Stage] = {}
+        self._all_names: list[str] = []
+
+    def recipe(self, table: Mapping[str, Any]) -> Recipe:
+        """The checked recipe of a parsed file.
+
+        Raises:
+            ConfigError: naming source, line (where it can be found) and key.
+        """
+        self._check_keys("", table, TOP_KEYS, "recipe")
+        name = self._name("", table)
+        seeds = self._seeds("", table, default=[0])
+        self._scale = self._check_scale(table.get("scale", 1.0))
+        description = table.get("description", "")
+        if not isinstance(description, str):
+            self._fail("", ["description"], f"description must be text, got {description!r:.100}")
+        defaults = self._defaults(table.get("defaults", {}))
+        stages = table.get("stage", [])
+        if not isinstance(stages, list) or not stages:
+            self._fail("", ["stage"], "a recipe needs at least one [[stage]]")
+        if not all(isinstance(stage, dict) for stage in stages):
+            self._fail("", ["stage"], "stage must be written as tables: [[stage]]")
+        self._all_names = [str(stage.get("name", "")) for stage in stages]
+        for index, stage in enumerate(stages):
+            checked = self._stage(f"stage.{index}", stage, seeds, defaults)
+            self._stages[checked.name] = checked
+        return Recipe(
+            name, description, self._source, self._scale, seeds, tuple(self._stages.values())
+        )
+
+    def _stage(
+        self,
+        where: str,
+        table: Mapping[str, Any],
+        seeds: tuple[int, ...],
+        defaults: Mapping[str, Mapping[str, Any]],
+    ) -> Stage:
+        name = self._name(where, table)
+        if name == RANDOM or name.casefold() in (known.casefold() for known in self._stages):
+            self._fail(where, ["name"], f"name {name!r} is taken; every stage needs its own")
+        kind = table.get("kind")
+        if kind not in KINDS:
+            self._fail(
+                where,
+                ["kind"],
+                f"stage {name!r}: kind must be one of {', '.join(KINDS)}, "
+                f"got {kind!r:.100}{did_you_mean(str(kind), KINDS)}",
+            )
+        stage = Stage(
+            name,
+            kind,
+            self._seeds(where, table, default=list(seeds)),
+            EvaluateConfig(),
+            teachers=self._teachers(where, name, table) if kind == "distill" else {},
+            parent=self._parent_of(where, name, kind, table),
+        )
+        reserved = {*STAGE_KEYS, PARENT_KEYS.get(kind)}
+        own = {key: value for key, value in table.items() if key not in reserved}
+        stage = dataclasses.replace(stage, config=self._config(where, stage, own, defaults[kind]))
+        self._check_tasks(where, stage)
+        self._check_seeds(where, stage)
+        return stage
+
+    def _config(
+        self,
+        where: str,
+        stage: Stage,
+        own: Mapping[str, Any],
+        defaults: Mapping[str, Any],
+    ) -> Config | EvaluateConfig:
+        values = {**defaults, **own}
+        try:
+            return self._build(stage, values)
+        except ActorMimicError as error:
+            named = _named(values, str(error))
+            mine = [key for key in named if key in own]
+            table = where if mine or not named else f"defaults.{stage.kind}"
+            self._fail(table, mine or named, f"stage {stage.name!r}: {error}")
+
+    def _build(self, stage: Stage, values: dict[str, Any]) -> Config | EvaluateConfig:
+        if "seed" in values:
+            raise ConfigError("seed is not a setting of a stage; write seeds = [...]")
+        if stage.kind == "evaluate":
+            return _build_evaluation(values)
+        if stage.kind == "distill":
+            if "tasks" in values:
+                raise ConfigError("tasks is given by the keys of teachers")
+            config = build_config("distill", values | {"tasks": list(stage.teachers)})
+        else:
+            if not isinstance(values.get("task"), str):
+                raise ConfigError(f"task must be the name of a game, got {values.get('task')!r}")
+            config = build_config(stage.kind, values)
+        if config.protocol not in PROTOCOLS:
+            raise ConfigError(_unknown_protocol(config.protocol))
+        return self._scaled(config)
+
+    def _scaled(self, config: Config) -> Config:
+        if isinstance(config, DistillConfig):
+            steps = max(1, round(config.steps_per_task * self._scale))
+            return dataclasses.replace(config, steps_per_task=steps)
+        steps = max(1, round(config.total_steps * self._scale))
+        return dataclasses.replace(config, total_steps=steps)
+
+    def _teachers(self, where: str, name: str, table: Mapping[str, Any]) -> dict[str, Parent]:
+        teachers = table.get("teachers")
+        if not isinstance(teachers, dict) or not teachers:
+            self._fail(
+                where, ["teachers"], f"stage {name!r}: teachers must be {{ TASK = PARENT, ... }}"
+            )
+        found = {}
+        for task, value in teachers.items():
+            keys = [f"teachers.{task}", "teachers"]
+            parent = self._parent(where, keys, name, value)
+            if parent is None:
+                self._fail(where, keys, f"stage {name!r}: random play teaches nothing")
+            self._check_plays(where, keys, name, parent, [task])
+            found[task] = parent
+        return found
+
+    def _parent_of(
+        self, where: str, name: str, kind: str, table: Mapping[str, Any]
+    ) -> Parent | None:
+        key = PARENT_KEYS.get(kind)
+        if key is None or kind == "distill":
+            return None
+        if key not in table and kind == "evaluate":
+            self._fail(
+                where, [], f"stage {name!r}: checkpoint is missing (a stage, a path, random)"
+            )
+        return self._parent(where, [key], name, table.get(key, RANDOM))
+
+    def _parent(self, where: str, keys: list[str], name: str, value: Any) -> Parent | None:
+        """A stage above, a path, or None for random."""
+        if not isinstance(value, str) or not value:
+            self._fail(
+                where,
+                keys,
+                f"stage {name!r}: {keys[-1]} must name a stage or a path, got {value!r:.100}",
+            )
+        if value == RANDOM:
+            return None
+        best = value.endswith(BEST_SUFFIX)
+        wanted = value.removesuffix(BEST_SUFFIX)
+        if wanted in self._stages:
+            if self._stages[wanted].kind == "evaluate":
+                self._fail(where, keys, f"stage {name!r}: {wanted!r} only plays, it has no weights")
+            return Parent(stage=wanted, best=best)
+        if wanted == name or wanted in self._all_names:
+            self._fail(where, keys, f"stage {name!r}: its parent {wanted!r} must stand above it")
+        if "/" in wanted or Path(wanted).exists():
+            return Parent(path=Path(wanted), best=best)
+        self._fail(
+            where,
+            keys,
+            f"stage {name!r}: unknown parent {wanted!r}{did_you_mean(wanted, self._stages)}; "
+            "expected a stage above it, or a path",
+        )
+
+    def _check_tasks(self, where: str, stage: Stage) -> None:
+        keys = ["task", "tasks", "teachers"]
+        for task in stage.tasks:
+            if not task or (":" in task and not task.startswith(TASK_PREFIX)):
+                self._fail(
+                    where,
+                    keys,
+                    f"stage {stage.name!r}: task {task!r} is neither an Atari game "
+                    f"nor {TASK_PREFIX} and a Gymnasium id",
+                )
+        if stage.kind != "evaluate":
+            return
+        if stage.parent is None:
+            if not stage.tasks:
+                self._fail(where, keys, f"stage {stage.name!r}: random plays anything: name tasks")
+        else:
+            self._check_plays(where, keys, stage.name, stage.parent, stage.tasks)
+
+    def _check_plays(
+        self, where: str, keys: list[str], name: str, parent: Parent, tasks: Iterable[str]
+    ) -> None:
+        if parent.stage is None:
+            return
+        known = self._stages[parent.stage].tasks
+        for task in tasks:
+            if task not in known:
+                self._fail(
+                    where,
+                    keys,
+                    f"stage {name!r}: {parent.stage!r} plays {', '.join(known)}, not {task}",
+                )
+
+    def _check_seeds(self, where: str, stage: Stage) -> None:
+        for parent in stage.parents.values():
+            if parent.stage is None:
+                continue
+            seeds = self._stages[parent.stage].seeds
+            for seed in stage.seeds:
+                if seed_of_parent(self._stages[parent.stage], seed) is None:
+                    self._fail(
+                        where,
+                        ["seeds"],
+                        f"stage {stage.name!r}: its parent {parent.stage!r} "
+                        f"runs with the seeds {list(seeds)}, not with {seed}",
+                    )
+
+    def _defaults(self, table: Any) -> dict[str, dict[str, Any]]:
+        if not isinstance(table, dict):
+            self._fail("", ["defaults"], "defaults must be tables: [defaults.expert]")
+        self._check_keys("defaults", table, KINDS, "defaults")
+        for kind, values in table.items():
+            if not isinstance(values, dict):
+                self._fail("defaults", [kind], f"defaults.{kind} must be a table")
+            for key in (*STAGE_KEYS, PARENT_KEYS.get(kind)):
+                if key in values:
+                    self._fail(
+                        f"defaults.{kind}", [key], f"{key} belongs into a [[stage]], not defaults"
+                    )
+        return {kind: dict(table.get(kind, {})) for kind in KINDS}
+
+    def _name(self, where: str, table: Mapping[str, Any]) -> str:
+        name = table.get("name")
+        what = f"the {'recipe' if not where else '[[stage]]'}"
+        if not isinstance(name, str):
+            self._fail(where, ["name"], f"name: {what} needs one, got {name!r:.100}")
+        try:
+            return validate_run_name(name)
+        except UsageError as error:
+            self._fail(where, ["name"], f"name of {what}: {error}")
+
+    def _seeds(
+        self, where: str, table: Mapping[str, Any], *, default: list[int]
+    ) -> tuple[int, ...]:
+        seeds = table.get("seeds", default)
+        if (
+            not isinstance(seeds, list)
+            or not seeds
+            or any(type(seed) is not int or not 0 <= seed < 2**63 for seed in seeds)
+            or len(set(seeds)) != len(seeds)
+        ):
+            self._fail(
+                where,
+                ["seeds"],
+                f"seeds must be different whole numbers from 0, got {seeds!r:.100}",
+            )
+        return tuple(seeds)
+
+    def _check_scale(self, scale: Any) -> float:
+        if (
+            isinstance(scale, bool)
+            or not isinstance(scale, int | float)
+            or not 0.0 < scale < math.inf
+        ):
+            self._fail("", ["scale"], f"scale must be a positive number, got {scale!r:.100}")
+        return float(scale)
+
+    def _check_keys(
+        self, where: str, table: Mapping[str, Any], known: Iterable[str], what: str
+    ) -> None:
+        for key in table:
+            if key not in known:
+                self._fail(where, [key], f"unknown key {key!r} of {what}{did_you_mean(key, known)}")
+
+    def _fail(self, where: str, keys: Iterable[str], message: str) -> NoReturn:
+        line = self._lines.find(where, list(keys))
+        place = self._source if line is None else f"{self._source}:{line}"
+        raise ConfigError(f"{place}: {message}") from None
+
+
+def _build_evaluation(values: Mapping[str, Any]) -> EvaluateConfig:
+    for key in values:
+        if key not in EVALUATE_KEYS:
+            known = did_you_mean(key, EVALUATE_KEYS)
+            raise ConfigError(f"unknown setting {key!r} of stage evaluate{known}")
+    tasks = values.get("tasks", [])
+    if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
+        raise ConfigError(f"tasks must be a list of names, got {tasks!r:.100}")
+    if len(set(tasks)) != len(tasks):
+        raise ConfigError(f"tasks must be different, got {tasks!r:.100}")
+    episodes = values.get("episodes", 30)
+    if type(episodes) is not int or episodes < 1:
+        raise ConfigError(f"episodes must be a positive whole number, got {episodes!r:.100}")
+    protocol = values.get("protocol", "paper")
+    if protocol not in PROTOCOLS:
+        raise ConfigError(_unknown_protocol(protocol))
+    return EvaluateConfig(tuple(tasks), episodes, protocol)
+
+
+def _unknown_protocol(name: object) -> str:
+    return (
+        f"protocol must be one of {', '.join(PROTOCOLS)}, got {name!r:.100}"
+        f"{did_you_mean(str(name), PROTOCOLS)}"
+    )
+
+
+def _named(keys: Iterable[str], message: str) -> list[str]:
+    """Those of the keys that a message names, in the message's order."""
+    found = {key: re.search(rf"\b{re.escape(key)}\b", message) for key in keys}
+    places = {key: match.start() for key, match in found.items() if match is not None}
+    return sorted(places, key=places.__getitem__)

@@ -1,0 +1,239 @@
+"""How long a recipe will take: each kind of stage is run for two seconds and thrown away."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from actor_mimic.compute import Compute
+from actor_mimic.config import (
+    DistillConfig,
+    DQNConfig,
+    ExpertConfig,
+    NetworkConfig,
+    TransferConfig,
+)
+from actor_mimic.envs.make import make_envs
+from actor_mimic.errors import Interrupted
+from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.networks.torsos import TorsoSpec
+from actor_mimic.protocols import protocol_named
+from actor_mimic.recipes.recipe import Job, Parent, Recipe, Stage
+from actor_mimic.seeding import torch_generator
+from actor_mimic.stages.distill import DistillState
+from actor_mimic.stages.expert import (
+    expert_state,
+    fresh_network,
+    make_task_envs,
+    observation_shape,
+    torso_spec,
+)
+from actor_mimic.stages.training import LearningState
+from actor_mimic.storage.checkpoint import find_checkpoints, resolve_checkpoint
+from actor_mimic.storage.run_dir import is_complete
+from actor_mimic.teachers.teacher import Teacher
+
+REPLAY_STEPS = 20_000  # of a probe: what is measured is speed
+LONG_FIRST_S = 30.0  # a first update that takes so long is measurement enough
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is left of one repetition of a stage.
+
+    Attributes:
+        title: stage and seed.
+        steps_left: steps to its end.
+        steps_per_s: as probed; None where there is nothing to train.
+    """
+
+    title: str
+    steps_left: int
+    steps_per_s: float | None
+
+    @property
+    def hours(self) -> float:
+        """Of training, without evaluations."""
+        return self.steps_left / self.steps_per_s / 3600 if self.steps_per_s else 0.0
+
+
+def predict(
+    recipe: Recipe,
+    jobs: Iterable[Job],
+    compute: Compute,
+    *,
+    seconds: float,
+    stop: Callable[[], int | None],
+) -> list[Prediction]:
+    """Probes each kind of stage that is not done, once for all that differ only in name.
+
+    Args:
+        recipe: for the networks of parents.
+        jobs: of the recipe.
+        compute: where it will run.
+        seconds: of each probe, after its first update.
+        stop: asked often; the number of a signal, or None.
+
+    Raises:
+        Interrupted: if it was stopped.
+        UsageError: if there is no such task.
+        UnavailableError: if what the task needs is not installed.
+    """
+    rates: dict[Hashable, float] = {}
+    predictions = []
+    for job in jobs:
+        if is_complete(job.path):
+            continue
+        config = job.config
+        if not isinstance(config, ExpertConfig | TransferConfig | DistillConfig):
+            predictions.append(Prediction(job.title, 0, None))
+            continue
+        left = max(0, config.total_steps - _steps_done(job.path))
+        own = network_of(recipe, job.stage)
+        teachers = [_network_of_parent(recipe, p) for p in job.stage.teachers.values()]
+        key = _key(config, own, teachers)
+        if key not in rates:
+            rates[key] = _measure(_build(config, own, teachers, compute), seconds, stop)
+        predictions.append(Prediction(job.title, left, rates[key]))
+    return predictions
+
+
+def describe(predictions: Iterable[Prediction]) -> str:
+    """The predictions as a table for the terminal."""
+    rows = list(predictions)
+    width = max([len("stage"), *(len(row.title) for row in rows)])
+    lines = [f"{'stage':{width}}  {'steps left':>13}  {'steps/s':>9}  {'hours':>7}"]
+    for row in rows:
+        rate = "-" if row.steps_per_s is None else f"{row.steps_per_s:,.0f}"
+        hours = "-" if row.steps_per_s is None else f"{row.hours:.2f}"
+        lines.append(f"{row.title:{width}}  {row.steps_left:>13,}  {rate:>9}  {hours:>7}")
+    total = sum(row.hours for row in rows)
+    lines.append(f"predicted: {total:.1f} hours of training; evaluations come on top")
+    return "\n".join(lines)
+
+
+def network_of(recipe: Recipe, stage: Stage) -> NetworkConfig:
+    """The network that a learning stage trains: its own, or its parent's."""
+    assert isinstance(stage.config, ExpertConfig | TransferConfig | DistillConfig)
+    if stage.kind == "transfer" and stage.parent is not None:
+        return _network_of_parent(recipe, stage.parent)
+    return stage.config.network
+
+
+def _network_of_parent(recipe: Recipe, parent: Parent) -> NetworkConfig:
+    if parent.stage is not None:
+        return network_of(recipe, recipe.stage(parent.stage))
+    assert parent.path is not None
+    checkpoint = resolve_checkpoint(parent.path, which="best" if parent.best else "newest")
+    spec = TorsoSpec.from_json(checkpoint.network["torso"])
+    return NetworkConfig(spec.kind, spec.width, spec.norm)
+
+
+def _key(
+    config: ExpertConfig | TransferConfig | DistillConfig,
+    network: NetworkConfig,
+    teachers: list[NetworkConfig],
+) -> Hashable:
+    """What the speed depends on. All Atari games count as equally fast."""
+    tasks = config.tasks if isinstance(config, DistillConfig) else (config.task,)
+    worlds = tuple(task if task.startswith("gym:") else "atari" for task in tasks)
+    if isinstance(config, DistillConfig):
+        sizes = (config.envs_per_task, config.batch_size_per_task, config.samples_per_step)
+        return (worlds, network, tuple(teachers), sizes, config.feature_weight > 0.0)
+    return (worlds, network, config.learner)
+
+
+def _build(
+    config: ExpertConfig | TransferConfig | DistillConfig,
+    network: NetworkConfig,
+    teachers: list[NetworkConfig],
+    compute: Compute,
+) -> LearningState:
+    config = dataclasses.replace(config, network=network)
+    if isinstance(config, DistillConfig):
+        config = dataclasses.replace(
+            config,
+            learning_starts_steps=min(config.learning_starts_steps, 8 * config.envs_per_task),
+            replay_capacity_steps=_replay_steps(config.replay_capacity_steps, config.envs_per_task),
+        )
+        made = zip(config.tasks, teachers, strict=True)
+        return DistillState(config, compute, [_stand_in(t, n, config, compute) for t, n in made])
+    learner = config.learner
+    if isinstance(learner, DQNConfig):
+        starts = (learner.n_step + 12) * learner.num_envs
+        learner = dataclasses.replace(
+            learner,
+            learning_starts_steps=min(learner.learning_starts_steps, starts),
+            replay_capacity_steps=_replay_steps(learner.replay_capacity_steps, learner.num_envs),
+        )
+        config = dataclasses.replace(config, learner=learner)
+    env = make_task_envs(config, compute)
+    return expert_state(config, compute, env, fresh_network(config, env))
+
+
+def _replay_steps(asked: int, num_envs: int) -> int:
+    return min(asked, max(REPLAY_STEPS, 100 * num_envs))
+
+
+def _stand_in(
+    task: str, network: NetworkConfig, config: DistillConfig, compute: Compute
+) -> Teacher:
+    """A teacher of the right shape with random weights: as fast as the real one."""
+    env = make_envs(
+        task, num_envs=1, run_seed=0, protocol=protocol_named(config.protocol), num_threads=1
+    )
+    try:
+        q_network = QNetwork(
+            torso_spec(network, env),
+            len(env.action_names),
+            generator=torch_generator(0, task, "probe"),
+        )
+        compute.place(q_network)
+        return Teacher(
+            task=task,
+            action_names=env.action_names,
+            obs_shape=observation_shape(env),
+            num_features=q_network.torso.num_features,
+            model_sha256="probe",
+            network=q_network,
+            device=compute.device,
+        )
+    finally:
+        env.close()
+
+
+def _measure(state: LearningState, seconds: float, stop: Callable[[], int | None]) -> float:
+    """Steps per second, after the first update where that did not take long by itself."""
+    try:
+        state.start()
+        started = time.monotonic()
+        while state.updates == 0 and state.steps < state.total_steps:
+            _advance(state, stop)
+        warm, warm_steps = time.monotonic(), state.steps
+        while _is_short(time.monotonic() - warm, warm - started, seconds):
+            if state.steps >= state.total_steps:
+                break
+            _advance(state, stop)
+        now = time.monotonic()
+        if state.steps == warm_steps:
+            return warm_steps / max(warm - started, 1e-9)
+        return (state.steps - warm_steps) / max(now - warm, 1e-9)
+    finally:
+        state.close()
+
+
+def _is_short(elapsed_s: float, first_s: float, wanted_s: float) -> bool:
+    return elapsed_s < wanted_s and first_s < LONG_FIRST_S
+
+
+def _advance(state: LearningState, stop: Callable[[], int | None]) -> None:
+    signal_number = stop()
+    if signal_number is not None:
+        raise Interrupted(signal_number)
+    state.advance()
+
+
+def _steps_done(run: Path) -> int:
+    found = find_checkpoints(run / "checkpoints")
+    return int(found[-1].name.removeprefix("step-")) if found else 0
