@@ -47,14 +47,14 @@ class StageProgress:
         stream: TextIO | None = None,
         interval_s: float = 10.0,
     ) -> None:
-        stream = sys.stderr if stream is None else stream
+        out = sys.stderr if stream is None else stream
         self._title = printable(title, max_length=100)
         self._total_steps = total_steps
         self._view: _Bars | _Lines
-        if can_draw(stream):
-            self._view = _Bars(stream, self._title, total_steps)
+        if can_draw(out):
+            self._view = _Bars(out, self._title, total_steps)
         else:
-            self._view = _Lines(stream, interval_s)
+            self._view = _Lines(out, interval_s)
 
     def __enter__(self) -> "StageProgress":
         self._view.open()

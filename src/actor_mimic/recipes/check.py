@@ -98,7 +98,7 @@ class RecipeReader:
             teachers=self._teachers(where, name, table) if kind == "distill" else {},
             parent=self._parent_of(where, name, kind, table),
         )
-        reserved = {*STAGE_KEYS, PARENT_KEYS.get(kind)}
+        reserved = {*STAGE_KEYS, PARENT_KEYS.get(kind, "")}
         own = {key: value for key, value in table.items() if key not in reserved}
         stage = dataclasses.replace(stage, config=self._config(where, stage, own, defaults[kind]))
         self._check_tasks(where, stage)
@@ -253,7 +253,7 @@ class RecipeReader:
         for kind, values in table.items():
             if not isinstance(values, dict):
                 self._fail("defaults", [kind], f"defaults.{kind} must be a table")
-            for key in (*STAGE_KEYS, PARENT_KEYS.get(kind)):
+            for key in (*STAGE_KEYS, PARENT_KEYS.get(kind, "")):
                 if key in values:
                     self._fail(
                         f"defaults.{kind}", [key], f"{key} belongs into a [[stage]], not defaults"

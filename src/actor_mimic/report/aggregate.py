@@ -1,0 +1,322 @@
+"""What a directory of runs says, read from its JSON files alone: no torch, no checkpoint opened.
+
+Everything read here is data that somebody may have edited or damaged. A file that cannot be
+understood is listed under `Collection.problems`, and what it would have said is missing.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from actor_mimic.errors import DataError, UsageError
+from actor_mimic.storage.manifest import MANIFEST
+from actor_mimic.storage.records import Record, read_records
+from actor_mimic.storage.run_dir import (
+    COMPLETE,
+    RECORDS,
+    RUN,
+    is_complete,
+    read_run_json,
+    validate_run_name,
+)
+
+RECIPE = "recipe.json"
+RANDOM = "random"
+SEED_PREFIX = "seed-"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One policy's raw scores in one task.
+
+    Attributes:
+        mean: of the episodes.
+        ci95: interval of the mean; None where it was not kept, or for a single episode.
+        episodes: how many; None where it was not kept.
+    """
+
+    mean: float
+    ci95: tuple[float, float] | None = None
+    episodes: int | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluation during learning: mean raw score after so many steps."""
+
+    step: int
+    mean: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One repetition of a stage.
+
+    Attributes:
+        name: of the stage.
+        seed: of this repetition.
+        path: its directory.
+        kind: ``expert``, ``distill``, ``transfer`` or ``evaluate``.
+        config: as it was run.
+        versions: of what it ran on.
+        created: when it was begun.
+        parents: hashes of the models that it started from or learned from.
+        complete: whether it is done.
+        model_sha256: of its last checkpoint, once it is done.
+        seconds: that it took, once it is done.
+        scores: final ones by task, once it is done.
+        curves: evaluations while it learned, by task.
+        measured: final figures of anybody that lie in its directory, by whose they are (hash of
+            a model, or ``random``), task and protocol.
+        teacher_means: of a student's teachers, by task, as its checkpoint remembers them.
+    """
+
+    name: str
+    seed: int
+    path: Path
+    kind: str
+    config: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    created: str
+    parents: tuple[str, ...]
+    complete: bool
+    model_sha256: str | None
+    seconds: float | None
+    scores: Mapping[str, Score]
+    curves: Mapping[str, Sequence[Point]]
+    measured: Mapping[tuple[str, str, str], Score]
+    teacher_means: Mapping[str, float]
+
+    @property
+    def protocol(self) -> str:
+        """Under which its games were played."""
+        return str(self.config.get("protocol", ""))
+
+    @property
+    def tasks(self) -> list[str]:
+        """What it plays, in its own order."""
+        named = self.config.get("tasks", self.config.get("task"))
+        if isinstance(named, str):
+            return [named]
+        return [str(task) for task in named] if isinstance(named, list) else list(self.scores)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All runs of a recipe, or a single one.
+
+    Attributes:
+        title: name of the recipe, or of the directory.
+        description, command: of the recipe; empty for a single run.
+        run_dir: where they are.
+        runs: in the order of the recipe.
+        problems: files that could not be read, and why.
+    """
+
+    title: str
+    description: str
+    command: str
+    run_dir: Path
+    runs: tuple[Run, ...]
+    problems: tuple[str, ...]
+
+    def score_of(self, who: str, task: str, *, near: Run) -> Score | None:
+        """A final figure under a run's protocol, wherever it was measured.
+
+        Args:
+            who: hash of a model, or ``random``.
+            task: what was played.
+            near: the run that it stands beside; what was measured there comes first.
+        """
+        for run in (near, *self.runs):
+            if (who, task, near.protocol) in run.measured:
+                return run.measured[who, task, near.protocol]
+            if run.model_sha256 == who and run.protocol == near.protocol and task in run.scores:
+                return run.scores[task]
+        return None
+
+    def run_of(self, model_sha256: str) -> Run | None:
+        """The learning stage whose last checkpoint has this model."""
+        for run in self.runs:
+            if run.model_sha256 == model_sha256 and run.kind != "evaluate":
+                return run
+        return None
+
+
+@dataclass
+class _Reader:
+    problems: list[str] = field(default_factory=list)
+
+    def json(self, path: Path, name: str) -> dict[str, Any]:
+        """An object, or an empty one if there is none to be read."""
+        try:
+            content = read_run_json(path, name)
+        except DataError as error:
+            self.problems.append(str(error))
+            return {}
+        if isinstance(content, dict):
+            return content
+        self.problems.append(f"{path / name}: expected a JSON object, got {content!r:.100}")
+        return {}
+
+    def records(self, path: Path) -> list[Record]:
+        if not path.exists():
+            return []
+        try:
+            return read_records(path)
+        except DataError as error:
+            self.problems.append(str(error))
+            return []
+
+
+def collect(run_dir: Path) -> Collection:
+    """Reads a recipe's directory, or that of a single run.
+
+    Raises:
+        DataError: if there is no run.
+    """
+    reader = _Reader()
+    recipe = reader.json(run_dir, RECIPE) if (run_dir / RECIPE).exists() else {}
+    if (run_dir / RUN).exists():
+        runs = [_read_run(reader, run_dir, run_dir.resolve().name, None)]
+    else:
+        runs = [
+            _read_run(reader, path, path.parent.name, int(path.name.removeprefix(SEED_PREFIX)))
+            for path in _find_runs(run_dir, recipe)
+        ]
+    if not runs:
+        raise DataError(f"{run_dir}: expected the runs of a recipe, or a run; there is none")
+    return Collection(
+        title=_text(recipe.get("recipe")) or run_dir.resolve().name,
+        description=_text(recipe.get("description")),
+        command=_text(recipe.get("command")),
+        run_dir=run_dir,
+        runs=tuple(runs),
+        problems=tuple(reader.problems),
+    )
+
+
+def _find_runs(run_dir: Path, recipe: Mapping[str, Any]) -> Iterator[Path]:
+    """Directories of begun runs: in the order of the recipe, then others by name."""
+    stages = recipe.get("stages")
+    stages = stages if isinstance(stages, list) else []
+    listed = [_text(stage.get("name")) for stage in stages if isinstance(stage, dict)]
+    there = sorted(path.name for path in run_dir.iterdir()) if run_dir.is_dir() else []
+    for name in dict.fromkeys([*listed, *there]):
+        if name not in there or not _is_plain(name) or not (run_dir / name).is_dir():
+            continue
+        found = [path for path in (run_dir / name).iterdir() if (path / RUN).exists()]
+        numbers = {path: path.name.removeprefix(SEED_PREFIX) for path in found}
+        seeded = [path for path in found if numbers[path].isascii() and numbers[path].isdigit()]
+        yield from sorted(seeded, key=lambda path: int(numbers[path]))
+
+
+def _read_run(reader: _Reader, path: Path, name: str, seed: int | None) -> Run:
+    begun = reader.json(path, RUN)
+    config = _object(begun.get("config"))
+    done = reader.json(path, COMPLETE) if is_complete(path) else {}
+    seconds = _number(done.get("seconds"))
+    parents = config.get("parents")
+    return Run(
+        name=name,
+        seed=_seed(begun.get("seed")) if seed is None else seed,
+        path=path,
+        kind=_text(begun.get("stage")),
+        config=config,
+        versions=_object(begun.get("versions")),
+        created=_text(begun.get("created")),
+        parents=tuple(_text(parent) for parent in parents) if isinstance(parents, list) else (),
+        complete=bool(done),
+        model_sha256=_text(done.get("model_sha256")) or None,
+        seconds=seconds,
+        scores=_scores(done.get("scores")),
+        curves=_curves(reader.records(path / RECORDS)),
+        measured=_measured(reader, path),
+        teacher_means=_teacher_means(reader, path, _text(done.get("checkpoint"))),
+    )
+
+
+def _teacher_means(reader: _Reader, path: Path, checkpoint: str) -> dict[str, float]:
+    parent, _, name = checkpoint.partition("/")
+    if parent != "checkpoints" or not _is_plain(name):
+        return {}
+    manifest = reader.json(path / parent / name, MANIFEST)
+    means = {task: _number(mean) for task, mean in _object(manifest.get("teacher_scores")).items()}
+    return {task: mean for task, mean in means.items() if mean is not None}
+
+
+def _measured(reader: _Reader, path: Path) -> dict[tuple[str, str, str], Score]:
+    """Scores in ``evaluations/``, by whose they are, task and protocol."""
+    found: dict[tuple[str, str, str], Score] = {}
+    directory = path / "evaluations"
+    names = sorted(file.name for file in directory.glob("*.json")) if directory.is_dir() else []
+    for name in names:
+        if not _is_plain(name):
+            continue
+        content = reader.json(path, f"{directory.name}/{name}")
+        who, protocol = _text(content.get("checkpoint")), _text(content.get("protocol"))
+        for task, score in _scores(content.get("tasks")).items():
+            found[who, task, protocol] = score
+    return found
+
+
+def _curves(records: Sequence[Record]) -> dict[str, list[Point]]:
+    curves: dict[str, list[Point]] = {}
+    for record in records:
+        if record.kind != "evaluation":
+            continue
+        for name, value in record.values.items():
+            mean = _number(value)
+            if name.endswith("/mean") and mean is not None:
+                curves.setdefault(name.removesuffix("/mean"), []).append(Point(record.step, mean))
+    return curves
+
+
+def _scores(content: Any) -> dict[str, Score]:
+    scores = {}
+    for task, values in _object(content).items():
+        mean = _number(_object(values).get("mean"))
+        if mean is not None:
+            episodes = values.get("episodes")
+            scores[task] = Score(
+                mean, _interval(values.get("ci95")), episodes if type(episodes) is int else None
+            )
+    return scores
+
+
+def _interval(content: Any) -> tuple[float, float] | None:
+    if not isinstance(content, list) or len(content) != 2:
+        return None
+    low, high = _number(content[0]), _number(content[1])
+    return None if low is None or high is None else (low, high)
+
+
+def _number(content: Any) -> float | None:
+    if isinstance(content, bool) or not isinstance(content, int | float):
+        return None
+    try:
+        number = float(content)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _object(content: Any) -> dict[str, Any]:
+    return content if isinstance(content, dict) else {}
+
+
+def _text(content: Any) -> str:
+    return content if isinstance(content, str) else ""
+
+
+def _seed(content: Any) -> int:
+    return content if type(content) is int else 0
+
+
+def _is_plain(name: str) -> bool:
+    try:
+        return validate_run_name(name) == name
+    except UsageError:
+        return False
