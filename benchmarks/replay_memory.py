@@ -118,12 +118,12 @@ def measure(capacity_steps: int, labels: bool, seconds: float) -> bool:
     return max(allocated, resident) <= target
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Measure without and with labels."""
     parser = argparse.ArgumentParser(description="Memory and speed of the replay.")
     parser.add_argument("--steps", type=int, default=200_000, help="steps the replay can hold")
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each rate")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {NUM_ENVS} environments")
     met = [measure(options.steps, labels, options.seconds) for labels in (False, True)]
     return 0 if all(met) else 1
