@@ -4,10 +4,13 @@ Grey 84x84 frames, the maximum of the last two of each four emulator frames. ale
 when the first game is made, because it is an optional (GPL-2.0-only) dependency.
 
 Episodes are ended here, by seeded masked resets, and not by the emulator's own auto-reset: that
-one inserts a dummy step whose action is ignored, and it resets with seeds that nobody chose.
+one inserts a dummy step whose action is ignored, and it resets with seeds that nobody chose. The
+limit on an episode's length is kept here too: the emulator's own goes unreported when a life is
+lost in the same step, and the frame that it ends with misses its last emulator frame.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,16 +19,17 @@ from jaxtyping import Bool, Int64, UInt8
 from actor_mimic.actions import ATARI_ALPHABET
 from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep
 from actor_mimic.errors import UnavailableError, UsageError, did_you_mean
-from actor_mimic.protocols import FRAME_SKIP, MAX_EPISODE_FRAMES, Protocol
+from actor_mimic.protocols import FRAME_SKIP, MAX_EPISODE_FRAMES
 
 SCREEN_SIZE = 84
 PICTURE_SHAPE = (210, 160)
+
+_WITHOUT_SINGLE_PLAYER = {"combat", "joust", "maze_craze", "warlords"}
 
 
 def _ale_py() -> Any:
     try:
         import ale_py
-        import ale_py.roms
     except ImportError as error:
         raise UnavailableError(
             "Atari games need ale-py, which is not installed; "
@@ -35,14 +39,18 @@ def _ale_py() -> Any:
 
 
 def atari_games() -> list[str]:
-    """Every game whose ROM ale-py ships, by its ROM name (``space_invaders``).
+    """Every game for one player that ale-py ships, by its ROM name (``space_invaders``).
 
     Raises:
         UnavailableError: if ale-py is not installed.
     """
-    return sorted(_ale_py().roms.get_all_rom_ids())
+    _ale_py()
+    from ale_py import roms
+
+    return sorted(set(roms.get_all_rom_ids()) - _WITHOUT_SINGLE_PLAYER)
 
 
+@cache  # the emulator takes some 70 ms to load a ROM
 def atari_action_names(game: str) -> tuple[str, ...]:
     """Meanings of the game's minimal action set, in the ROM's own order.
 
@@ -50,8 +58,11 @@ def atari_action_names(game: str) -> tuple[str, ...]:
         UnavailableError: if ale-py is not installed.
         UsageError: if there is no such game.
     """
-    return AtariEnvs(game, num_envs=1, num_threads=1, run_seed=0, repeat_action_probability=0.0,
-                     max_noops=0).action_names
+    envs = AtariEnvs(
+        game, num_envs=1, num_threads=1, run_seed=0, repeat_action_probability=0.0, max_noops=0
+    )
+    envs.close()
+    return envs.action_names
 
 
 class AtariEnvs:
@@ -64,17 +75,19 @@ class AtariEnvs:
             every core for each game.
         run_seed: with the game, the environment and the episode it gives each episode's seed.
         repeat_action_probability: sticky actions; 0 switches them off.
-        max_noops: at reset, a random number of no-ops up to this.
-        max_episode_frames: emulator frames after which an episode is truncated.
+        max_noops: at reset, a random number of no-ops up to this, the FIRE press included.
+        max_episode_frames: emulator frames after which an episode is truncated, not counting
+            those of the reset.
         with_picture: also run a colour twin of the emulators in lockstep, for films.
 
     Raises:
         UnavailableError: if ale-py is not installed.
         UsageError: if there is no such game.
+        ValueError: if there is no environment or no thread.
     """
 
-    frame_shape = (SCREEN_SIZE, SCREEN_SIZE)
-    frame_dtype = np.uint8
+    frame_shape: tuple[int, ...] = (SCREEN_SIZE, SCREEN_SIZE)
+    frame_dtype: type[np.generic] = np.uint8
     stack_size = 4
     frame_skip = FRAME_SKIP
 
@@ -94,28 +107,31 @@ class AtariEnvs:
         games = atari_games()
         if game not in games:
             raise UsageError(f"unknown game {game!r}{did_you_mean(game, games)}")
+        if num_envs < 1 or num_threads < 1:
+            raise ValueError(f"need environments and threads, got {num_envs} and {num_threads}")
         self.task = game
         self.num_envs = num_envs
+        self._max_episode_frames = max_episode_frames
         # Everything is passed: the library's defaults clip rewards and do not say so.
         settings = {
             "num_envs": num_envs,
             "num_threads": min(num_threads, num_envs),
-            "max_num_frames_per_episode": max_episode_frames,
+            "max_num_frames_per_episode": max_episode_frames + FRAME_SKIP,  # never reached
             "repeat_action_probability": repeat_action_probability,
             "full_action_space": False,
             "stack_num": 1,
             "frameskip": FRAME_SKIP,
             "maxpool": True,
-            "noop_max": max_noops,
+            "noop_max": max_noops + 1,  # the library draws a number below this
             "episodic_life": False,
             "life_loss_info": True,
             "reward_clipping": False,
             "use_fire_reset": True,
         }
-        self._emulators = ale_py.AtariVectorEnv(
+        emulators = ale_py.AtariVectorEnv(
             game, img_height=SCREEN_SIZE, img_width=SCREEN_SIZE, grayscale=True, **settings
         )
-        self._twins = [self._emulators]
+        self._twins = [emulators]
         self._picture: UInt8[np.ndarray, "height width 3"] | None = None
         if with_picture:
             height, width = PICTURE_SHAPE
@@ -124,10 +140,13 @@ class AtariEnvs:
                     game, img_height=height, img_width=width, grayscale=False, **settings
                 )
             )
-        meanings = [ale_py.Action(action).name for action in self._emulators.ale.get_action_set()]
-        self.action_names = tuple(meanings)
-        assert set(meanings) <= set(ATARI_ALPHABET)
-        self._log = EpisodeLog(num_envs, run_seed=run_seed, task=game)
+        self.action_names = tuple(
+            ale_py.Action(action).name for action in emulators.ale.get_action_set()
+        )
+        assert set(self.action_names) <= set(ATARI_ALPHABET)
+        self._log = EpisodeLog(
+            num_envs, run_seed=run_seed, task=game, num_actions=len(self.action_names)
+        )
 
     def reset(self) -> Frames:
         """Starts every environment's next episode; frames are uint8 ``[envs, 84, 84]``."""
@@ -142,10 +161,11 @@ class AtariEnvs:
 
     def recv(self) -> VectorStep:
         """Waits for the emulators, and resets those whose episode is over."""
-        final_frames, raw_reward, terminated, truncated, info = self._recv()
+        final_frames, raw_reward, terminated, _, info = self._recv()
         # With `life_loss_info` a lost life also says "terminated"; the game is over at 0 lives,
         # in games without lives too.
         game_over = terminated & (info["lives"] == 0)
+        truncated = (self._log.steps * FRAME_SKIP >= self._max_episode_frames) & ~game_over
         over = game_over | truncated
         frames = final_frames
         if over.any():
@@ -158,8 +178,8 @@ class AtariEnvs:
             raw_reward=raw_reward,
             reward=np.clip(raw_reward, -1.0, 1.0),
             terminated=game_over,
-            truncated=truncated & ~game_over,
-            life_lost=terminated & ~over,
+            truncated=truncated,
+            life_lost=terminated & ~game_over,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -191,6 +211,7 @@ class AtariEnvs:
         """Frees the emulators."""
         for twin in self._twins:
             twin.close()
+        self._twins = []  # the library's `close` keeps threads and memory until this
 
     def _reset(self, over: Bool[np.ndarray, " envs"], seeds: Int64[np.ndarray, " over"]) -> Frames:
         results = [twin.reset(seed=seeds, options={"reset_mask": over}) for twin in self._twins]

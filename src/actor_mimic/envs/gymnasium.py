@@ -6,11 +6,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 
 from actor_mimic.actions import task_action_names
 from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep
-from actor_mimic.errors import DataError, UsageError, did_you_mean
+from actor_mimic.errors import DataError, UnavailableError, UsageError, did_you_mean
 
 TASK_PREFIX = "gym:"
 
@@ -30,11 +30,12 @@ class GymnasiumEnvs:
     Raises:
         UsageError: if the id is unknown, or its spaces are not ``Discrete`` actions with a
             one-dimensional ``Box`` of observations.
+        UnavailableError: if the environment needs a package that is not installed.
     """
 
     stack_size = 1
     frame_skip = 1
-    frame_dtype = np.float32
+    frame_dtype: type[np.generic] = np.float32
 
     def __init__(
         self, task: str, *, num_envs: int, run_seed: int, with_picture: bool = False
@@ -50,7 +51,9 @@ class GymnasiumEnvs:
                 )
                 for env in range(num_envs)
             ]
-        except gymnasium.error.Error as error:
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise UnavailableError(f"cannot make the task {task!r}: {error}") from error
+        except (gymnasium.error.Error, ImportError) as error:  # ImportError: `module:Name-v0`
             hint = did_you_mean(env_id, gymnasium.registry)
             raise UsageError(f"cannot make the task {task!r}: {error}{hint}") from error
         action_space, obs_space = self._envs[0].action_space, self._envs[0].observation_space
@@ -62,9 +65,11 @@ class GymnasiumEnvs:
                 f"got {action_space} and {obs_space}"
             )
         self._first_action = int(action_space.start)
-        self.frame_shape = obs_space.shape
+        self.frame_shape: tuple[int, ...] = obs_space.shape
         self.action_names = task_action_names(task, int(action_space.n))
-        self._log = EpisodeLog(num_envs, run_seed=run_seed, task=task)
+        self._log = EpisodeLog(
+            num_envs, run_seed=run_seed, task=task, num_actions=len(self.action_names)
+        )
         self._frames = np.zeros((num_envs, *self.frame_shape), dtype=np.float32)
         self._sent: Int64[np.ndarray, " envs"] | None = None
 
@@ -123,6 +128,7 @@ class GymnasiumEnvs:
     def _reset(self, over: Bool[np.ndarray, " envs"], seeds: Int64[np.ndarray, " over"]) -> Frames:
         for env, seed in zip(np.flatnonzero(over), seeds, strict=True):
             self._frames[env], _ = self._envs[env].reset(seed=int(seed))
+        self._refuse_unless_finite(self._frames)
         return self._frames.copy()
 
     def _step(
@@ -136,6 +142,10 @@ class GymnasiumEnvs:
                 self._first_action + int(actions[index])
             )
             self._frames[index] = obs
-        if not (np.isfinite(self._frames).all() and np.isfinite(reward).all()):
-            raise DataError(f"{self.task}: the environment returned a NaN or infinite value")
+        self._refuse_unless_finite(self._frames)
+        self._refuse_unless_finite(reward)
         return reward, terminated, truncated
+
+    def _refuse_unless_finite(self, values: Float32[np.ndarray, "..."]) -> None:
+        if not np.isfinite(values).all():
+            raise DataError(f"{self.task}: the environment returned a NaN or infinite value")

@@ -2,24 +2,26 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
-from actor_mimic.errors import DataError
+from actor_mimic.errors import DataError, UsageError
 from actor_mimic.seeding import derive_seed
 
 Frames = Shaped[np.ndarray, "envs ..."]
 
+_MAX_ACTIONS = 256
+
 
 @dataclass(frozen=True)
 class VectorStep:
-    """One step of N environments; the arrays belong to the receiver.
+    """One step of N environments; no later step overwrites the arrays.
 
     ``frames`` is what the agent sees next. Where an episode ended, the environment has already
     been reset, so it is the first frame of the next episode and the last frame of the old one is
-    in ``final_frames``::
+    in ``final_frames``; where none ended the two may be one array::
 
         step          t        t+1 (over)   t+2
         frames        f[t+1]   g[0]         g[1]
@@ -33,7 +35,7 @@ class VectorStep:
     reward: Float32[np.ndarray, " envs"]  # what learners see: clipped to [-1, 1] on Atari
     terminated: Bool[np.ndarray, " envs"]  # true end of the game: no bootstrap
     truncated: Bool[np.ndarray, " envs"]  # cut by a limit: bootstrap from the final frame
-    life_lost: Bool[np.ndarray, " envs"]  # a life was lost and the game goes on
+    life_lost: Bool[np.ndarray, " envs"]  # a life was lost, and the game is not over
 
     @property
     def started(self) -> Bool[np.ndarray, " envs"]:
@@ -41,6 +43,7 @@ class VectorStep:
         return self.terminated | self.truncated
 
 
+@runtime_checkable  # the tests check types as the code runs
 class VectorEnv(Protocol):
     """N environments of one task that are stepped together and reset themselves by seed.
 
@@ -90,27 +93,45 @@ class EpisodeLog:
 
     An episode's seed is derived from the run's seed, the task, the environment's index and the
     episode's number, so it depends on nothing that happened before.
+
+    Raises:
+        UsageError: if an action does not fit into the byte that it is stored in.
     """
 
-    def __init__(self, num_envs: int, *, run_seed: int, task: str) -> None:
+    def __init__(self, num_envs: int, *, run_seed: int, task: str, num_actions: int) -> None:
+        if num_actions > _MAX_ACTIONS:
+            raise UsageError(f"{task}: at most {_MAX_ACTIONS} actions, got {num_actions}")
+        self._num_actions = num_actions
         self._run_seed = run_seed
         self._task = task
         self._episode = np.full(num_envs, -1, dtype=np.int64)
-        self._length = np.zeros(num_envs, dtype=np.int64)
+        self._steps = np.zeros(num_envs, dtype=np.int64)
         self._actions = np.zeros((num_envs, 1024), dtype=np.uint8)
+
+    @property
+    def steps(self) -> Int64[np.ndarray, " envs"]:
+        """Steps that each environment has taken in its episode; `append` changes it in place."""
+        return self._steps
 
     def start(self, over: Bool[np.ndarray, " envs"]) -> Int64[np.ndarray, " over"]:
         """Begins the next episode where ``over``; returns the seeds to reset with."""
         self._episode[over] += 1
-        self._length[over] = 0
+        self._steps[over] = 0
         return self._seeds(over)
 
     def append(self, actions: Int64[np.ndarray, " envs"]) -> None:
-        """Notes one action of every environment."""
-        if self._length.max() == self._actions.shape[1]:
+        """Notes one action of every environment.
+
+        Raises:
+            ValueError: if the task has no such action. The emulators would not say so: an
+                unknown action kills the thread that steps them, and `recv` waits for ever.
+        """
+        if actions.min() < 0 or actions.max() >= self._num_actions:
+            raise ValueError(f"{self._task}: actions are 0..{self._num_actions - 1}, got {actions}")
+        if self._steps.max() == self._actions.shape[1]:
             self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)
-        self._actions[np.arange(len(actions)), self._length] = actions
-        self._length += 1
+        self._actions[np.arange(len(actions)), self._steps] = actions
+        self._steps += 1
 
     def play_again(
         self,
@@ -127,10 +148,10 @@ class EpisodeLog:
             env 1 (3 actions)   . . . R a a a      R = seeded reset, then the first action
             env 2 (0 actions)   . . . . . . R
         """
-        everywhere = np.ones(len(self._length), dtype=bool)
+        everywhere = np.ones(len(self._steps), dtype=bool)
         reset(everywhere, self._seeds(everywhere))
-        longest = int(self._length.max())
-        start_at = longest - self._length
+        longest = int(self._steps.max())
+        start_at = longest - self._steps
         for time in range(longest + 1):
             starting = (start_at == time) & (time > 0)
             if starting.any():
@@ -147,7 +168,7 @@ class EpisodeLog:
             "episode": self._episode.tolist(),
             "actions": [
                 bytes(row[:length]).hex()
-                for row, length in zip(self._actions, self._length, strict=True)
+                for row, length in zip(self._actions, self._steps, strict=True)
             ],
         }
 
@@ -155,17 +176,26 @@ class EpisodeLog:
         """Takes over what `state_dict` gave.
 
         Raises:
-            DataError: if it was taken from another number of environments.
+            DataError: if it was taken from another number of environments, or is damaged.
         """
-        histories = [bytes.fromhex(text) for text in state["actions"]]
+        try:
+            histories = [bytes.fromhex(text) for text in state["actions"]]
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{self._task}: the actions so far are unreadable: {error}") from error
+        unknown = max((max(history, default=0) for history in histories), default=0)
+        if unknown >= self._num_actions:
+            raise DataError(
+                f"{self._task}: the checkpoint has action {unknown}, "
+                f"the task has {self._num_actions} actions"
+            )
         if len(histories) != len(self._episode):
             raise DataError(
                 f"{self._task}: the checkpoint has {len(histories)} environments, "
                 f"this run has {len(self._episode)}"
             )
         self._episode = np.array(state["episode"], dtype=np.int64)
-        self._length = np.array([len(history) for history in histories], dtype=np.int64)
-        self._actions = np.zeros((len(histories), max(1024, self._length.max())), dtype=np.uint8)
+        self._steps = np.array([len(history) for history in histories], dtype=np.int64)
+        self._actions = np.zeros((len(histories), max(1024, self._steps.max())), dtype=np.uint8)
         for row, history in zip(self._actions, histories, strict=True):
             row[: len(history)] = np.frombuffer(history, dtype=np.uint8)
 
