@@ -138,6 +138,12 @@ def test_games_without_lives_end_at_their_game_over():
     assert not np.array_equal(games[0][-1].frames, games[0][-1].final_frames)
     assert np.array_equal(games[0][-1].final_frames, games[1][-1].final_frames)
 
+    # A game over in the very step of the limit is a game over.
+    cut = make("tetris", 1, max_episode_frames=4 * len(games[0]))
+    cut.reset()
+    last = [step(cut, action) for action in actions[: len(games[0])]][-1]
+    assert (last.terminated[0], last.truncated[0]) == (True, False)
+
 
 def test_a_life_lost_at_the_limit_is_a_truncation_too():
     envs = make(num_envs=1)

@@ -197,7 +197,9 @@ def test_tasks_side_by_side_keep_their_rows_actions_and_streams():
 
     assert rollout.slices == [slice(0, 2), slice(2, 5)]
     assert (rollout.num_envs, len(transitions)) == (5, 2)
-    assert {episode.task for episode in rollout.take_finished()} == {"a", "b"}
+    finished = rollout.take_finished()
+    for task, single in zip("ab", singles, strict=True):
+        assert [episode for episode in finished if episode.task == task] == single.finished
     # Each explores its own actions, all of them and no others.
     assert set(np.concatenate(together[0].sent).tolist()) == {0, 1}
     assert set(np.concatenate(together[1].sent).tolist()) == {0, 1, 2, 3, 4}
