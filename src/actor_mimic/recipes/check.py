@@ -119,7 +119,11 @@ class RecipeReader:
             named = _named(values, str(error))
             mine = [key for key in named if key in own]
             table = where if mine or not named else f"defaults.{stage.kind}"
-            self._fail(table, mine or named, f"stage {stage.name!r}: {error}")
+            hint = ""
+            if str(error).startswith("unknown setting") and "did you mean" not in str(error):
+                # The settings know nothing of what a recipe adds to them.
+                hint = did_you_mean((mine or named)[0], (*STAGE_KEYS, *PARENT_KEYS.values()))
+            self._fail(table, mine or named, f"stage {stage.name!r}: {error}{hint}")
 
     def _build(self, stage: Stage, values: dict[str, Any]) -> Config | EvaluateConfig:
         if "seed" in values:

@@ -1,0 +1,164 @@
+"""What is shown of a running stage, with and without a terminal."""
+
+import io
+
+import pytest
+
+from actor_mimic.progress import StageProgress, describe_scores, key_figures
+from actor_mimic.report.printable import printable
+from actor_mimic.storage.records import Record
+
+HOSTILE = "[bold]x[/bold]\x1b[31m\x07\u202ered:smile:"
+
+
+class File(io.StringIO):
+    # What every open file has and StringIO lacks.
+    mode = "w"
+    name = "file"
+
+
+class Terminal(File):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def train(step, **values):
+    return Record("train", step, 0, {"steps_per_s": 100.0, "loss": 0.5, **values}, 1.0)
+
+
+def test_lines_are_rare_but_evaluations_always_shown():
+    stream = File()
+    with StageProgress("student", 1_000, stream=stream) as progress:
+        for step in range(100, 1_000, 100):
+            progress.show(train(step, **{"pong/score": 3.25, "epsilon": 0.1}))
+            progress.on_game("pong", 1, 3)
+        for step in (400, 800):
+            values = {"pong/mean": 1.0, "pong/episodes": 10}
+            progress.show(Record("evaluation", step, 0, values, 1.0))
+        progress.show(Record("checkpoint", 800, 0, {"model_sha256": "x"}, 1.0))
+
+    assert stream.getvalue().splitlines() == [
+        "student: 100 / 1,000 steps, 100 steps/s, 0:00:09 left, pong 3.2, loss 0.5, epsilon 0.10",
+        "student: at 400 steps: pong 1.0 (10 games)",
+        "student: at 800 steps: pong 1.0 (10 games)",
+    ]
+
+
+def test_without_an_interval_every_record_is_a_line():
+    stream = File()
+    with StageProgress("student", 1_000, stream=stream, interval_s=0.0) as progress:
+        progress.show(train(100))
+        progress.on_game("pong", 0, 3)
+        progress.on_game("pong", 2, 3)
+        progress.notice("be careful")
+
+    lines = stream.getvalue().splitlines()
+    assert lines[1:] == ["student: evaluating pong: 2 of 3 games", "student: be careful"]
+
+
+def test_a_terminal_gets_a_bar_with_rate_time_left_and_figures():
+    stream = Terminal()
+    with StageProgress("student", 1_000, stream=stream) as progress:
+        progress.show(train(500, **{"pong/score": 3.25}))
+        progress.on_game("pong", 1, 3)
+        progress.show(Record("evaluation", 500, 0, {"pong/mean": 1.0}, 1.0))
+
+    text = stream.getvalue()
+    assert "500 / 1,000 steps, 100 steps/s, 0:00:05 left" in text
+    assert "pong 3.2, loss 0.5" in text
+    assert "student: at 500 steps: pong 1.0" in text
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_a_terminal_that_cannot_draw_gets_lines(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    stream = Terminal()
+    with StageProgress("student", 1_000, stream=stream) as progress:
+        progress.show(train(500))
+
+    assert stream.getvalue() == "student: 500 / 1,000 steps, 100 steps/s, 0:00:05 left, loss 0.5\n"
+
+
+@pytest.mark.parametrize("stream", [File(), Terminal()], ids=["lines", "bars"])
+def test_foreign_text_is_shown_as_it_is_and_steers_nothing(stream):
+    with StageProgress(HOSTILE, 1_000, stream=stream) as progress:
+        progress.show(train(500, **{f"{HOSTILE}/score": 1.0}))
+        progress.on_game(HOSTILE, 1, 3)
+        progress.show(Record("evaluation", 500, 0, {f"{HOSTILE}/mean": 1.0}, 1.0))
+        progress.notice(HOSTILE)
+
+    text = stream.getvalue()
+    assert "[bold]x[/bold]" in text
+    assert ":smile:" in text
+    assert "\x1b[31m\x07" not in text
+    assert "\x07" not in text
+    assert "\u202e" not in text
+
+
+def test_a_stage_that_only_plays_has_no_bar_of_steps():
+    stream = Terminal()
+    with StageProgress("random-play", 0, stream=stream) as progress:
+        progress.on_game("pong", 2, 3)
+        progress.show(Record("final", 0, 0, {"pong/mean": -20.5}, 1.0))
+
+    assert "steps" not in stream.getvalue()
+    assert "random-play: final: pong -20.5" in stream.getvalue()
+
+
+def test_the_bar_is_closed_when_the_stage_fails():
+    stream = Terminal()
+
+    def fail():
+        with StageProgress("s", 10, stream=stream) as progress:
+            progress.show(train(5))
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fail()
+
+    assert "\x1b[?25h" in stream.getvalue()  # the cursor is back
+
+
+def test_key_figures_of_many_tasks_stay_short():
+    values = {f"game{n}/score": 1.0 for n in range(13)} | {
+        f"game{n}/agreement": 0.5 for n in (0, 1)
+    }
+
+    assert key_figures(values) == [
+        "game0 1.0",
+        "game1 1.0",
+        "game2 1.0",
+        "and 10 more tasks",
+        "agreement 50%",
+    ]
+
+
+def test_scores_with_their_interval():
+    values = {"a/b/mean": 2.0, "a/b/ci95_low": 1.0, "a/b/ci95_high": 3.0, "a/b/episodes": 30}
+
+    assert describe_scores(values) == "a/b 2.0 [1.0, 3.0] (30 games)"
+    assert describe_scores({"pong/mean": None}) == "no scores"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\nb\tc", "a b c"),
+        ("\x1b]0;title\x07x", "]0;titlex"),
+        ("\u200bzero\u2066width", "zerowidth"),
+        ("\ud800lone", "lone"),
+        ("\x9b31mx", "31mx"),
+        (3, "3"),
+        ("x" * 20, "xxxxxxx..."),
+    ],
+)
+def test_printable(text, expected):
+    assert printable(text, max_length=10 if len(str(text)) == 20 else 100) == expected

@@ -1,0 +1,378 @@
+"""The report: figures against numbers worked by hand, damage, and hostile text."""
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from actor_mimic.errors import DataError, UnavailableError
+from actor_mimic.report import page
+from actor_mimic.report.aggregate import Point, Score, collect
+from actor_mimic.report.page import write_report
+from actor_mimic.report.tables import (
+    area_above,
+    score_rows,
+    show_apart,
+    show_score,
+    text_table,
+    transfer_rows,
+)
+
+HOSTILE = "</style><script>alert(1)</script>\x1b[31m\u202e\ud800'\"&{{7*7}}"
+EXPERT, STUDENT = "e" * 64, "f" * 64
+
+
+def score(mean, low, high, episodes=30):
+    return {"mean": mean, "ci95": [low, high], "episodes": episodes, "scores": []}
+
+
+def write_json(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def add_run(root, name, kind, config, *, scores=None, sha=None, curve=(), seed=0, begun=None):
+    run = root / name / f"seed-{seed}"
+    config = {"seed": seed, "protocol": "paper", "total_steps": 100, "parents": [], **config}
+    versions = {"torch": "2.13.0", "ale-py": None}
+    content = {"stage": kind, "config": config, "seed": seed, "versions": versions}
+    write_json(run / "run.json", content | {"created": "2026-01-01T00:00:00+00:00"} | (begun or {}))
+    lines = [
+        {
+            "kind": "evaluation",
+            "step": step,
+            "update": 0,
+            "wall_s": 0.0,
+            "values": {f"{config.get('task')}/mean": mean},
+        }
+        for step, mean in curve
+    ]
+    (run / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if scores is not None:
+        done = {"kind": kind, "checkpoint": "checkpoints/step-000000100", "model_sha256": sha}
+        write_json(run / "complete.json", done | {"seconds": 61.0, "scores": scores})
+        write_json(run / "checkpoints/step-000000100/MANIFEST.json", {})
+    return run
+
+
+def add_evaluation(run, who, task, values, protocol="paper"):
+    content = {"checkpoint": who, "protocol": protocol, "epsilon": 0.05, "tasks": {task: values}}
+    write_json(run / "evaluations" / f"{who[:16]}-{protocol}.json", content)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """An expert at 20, random play at 0, a student at 18, two arms on another game."""
+    root = tmp_path / "mine"
+    stages = ["pong-expert", "student", "random-play", "cold", "warm"]
+    write_json(
+        root / "recipe.json",
+        {
+            "recipe": "mine",
+            "description": "what it is",
+            "command": "actor-mimic run mine",
+            "stages": [{"name": name} for name in stages],
+        },
+    )
+    add_run(
+        root,
+        "pong-expert",
+        "expert",
+        {"task": "pong"},
+        scores={"pong": score(20.0, 19.0, 21.0)},
+        sha=EXPERT,
+    )
+    student = add_run(
+        root,
+        "student",
+        "distill",
+        {"tasks": ["pong"], "parents": [EXPERT]},
+        scores={"pong": score(18.0, 17.0, 19.0)},
+        sha=STUDENT,
+    )
+    add_evaluation(student, "random", "pong", score(0.0, -1.0, 1.0))
+    add_run(
+        root,
+        "random-play",
+        "evaluate",
+        {"tasks": ["breakout"]},
+        scores={"breakout": score(2.0, 1.0, 3.0)},
+        sha="random",
+    )
+    add_run(
+        root,
+        "warm",
+        "transfer",
+        {"task": "breakout", "parents": [STUDENT], "width": 1.0},
+        scores={"breakout": score(10.0, 8.0, 12.0)},
+        sha="a" * 64,
+        curve=[(0, 4.0), (50, 8.0), (100, 12.0)],
+    )
+    add_run(
+        root,
+        "cold",
+        "transfer",
+        {"task": "breakout"},
+        scores={"breakout": score(4.0, 2.5, 5.0)},
+        sha="b" * 64,
+        curve=[(0, 2.0), (50, 4.0), (100, 6.0)],
+    )
+    return root
+
+
+def test_a_student_is_placed_between_random_play_and_its_expert(runs):
+    expert, student, random = score_rows(collect(runs))
+
+    assert (expert.random, expert.expert, expert.student) == (
+        Score(0.0, (-1.0, 1.0), 30),
+        Score(20.0, (19.0, 21.0), 30),
+        None,
+    )
+    assert student.ratio == pytest.approx(0.9)  # (18 - 0) / (20 - 0)
+    assert student.cells() == (
+        "student",
+        "0",
+        "pong",
+        "0.0 [-1.0, 1.0]",
+        "20.0 [19.0, 21.0]",
+        "18.0 [17.0, 19.0]",
+        "90%",
+        "30",
+        "yes",
+    )
+    assert random.cells()[3:] == ("2.0 [1.0, 3.0]", "-", "-", "-", "30", "-")
+
+
+def test_arms_of_a_transfer(runs):
+    cold, warm = transfer_rows(collect(runs))
+
+    assert (cold.arm, cold.origin, cold.area_ratio) == ("cold", "random weights", 1.0)
+    # Above random play's 2: 50 x (2 + 6) / 2 + 50 x (6 + 10) / 2 = 600 beside 100 x 4 / 2 = 200.
+    assert (warm.origin, warm.area_ratio) == ("student", pytest.approx(3.0))
+    # What was brought along counts for the maximum, and not for what was learned.
+    assert (warm.last_mean, warm.maximum) == (10.0, 12.0)
+    assert [row.cells()[-1] for row in (cold, warm)] == ["no", "yes"]
+
+
+def test_arms_of_other_seeds_budgets_and_protocols_are_not_compared(runs):
+    for number, config in enumerate(
+        ({"total_steps": 200}, {"protocol": "sticky"}, {"task": "krull"}), start=1
+    ):
+        base = {"task": "breakout", "parents": [STUDENT]}
+        add_run(runs, f"warm{number}", "transfer", base | config, curve=[(0, 4.0), (100, 12.0)])
+    add_run(runs, "warm", "transfer", {"task": "breakout", "parents": [STUDENT]}, seed=1)
+
+    rows = {(row.arm, row.seed): row for row in transfer_rows(collect(runs))}
+
+    assert [key for key, row in rows.items() if row.area_ratio is not None] == [
+        ("cold", 0),
+        ("warm", 0),
+    ]
+
+
+def test_what_was_not_measured_is_a_dash(tmp_path):
+    add_run(tmp_path, "student", "distill", {"tasks": ["pong"], "parents": [EXPERT]})
+    add_run(tmp_path, "arm", "transfer", {"task": "pong", "parents": [STUDENT]})
+
+    (student,) = score_rows(collect(tmp_path))
+    (arm,) = transfer_rows(collect(tmp_path))
+    assert student.cells() == ("student", "0", "pong", "-", "-", "-", "-", "-", "-")
+    assert arm.cells() == ("pong", "arm", "0", "model ffffffffffff", *["-"] * 6)
+
+
+def test_a_teacher_from_elsewhere_is_known_by_its_mean(runs):
+    student = add_run(
+        runs,
+        "other",
+        "distill",
+        {"tasks": ["pong"], "parents": ["9" * 64]},
+        scores={"pong": score(18.0, 17.0, 19.0)},
+        sha="8" * 64,
+    )
+    manifest = student / "checkpoints/step-000000100/MANIFEST.json"
+    write_json(manifest, {"teacher_scores": {"pong": 16.0}})
+
+    row = score_rows(collect(runs))[-1]
+
+    assert row.expert == Score(16.0)
+    assert row.ratio == pytest.approx(18 / 16)
+
+
+def test_another_protocol_is_another_figure(runs):
+    add_run(
+        runs,
+        "sticky",
+        "evaluate",
+        {"tasks": ["pong"], "protocol": "sticky"},
+        scores={"pong": score(5.0, 4.0, 6.0)},
+        sha=STUDENT,
+    )
+
+    row = score_rows(collect(runs))[-1]
+
+    assert (row.random, row.expert, row.student) == (None, None, Score(5.0, (4.0, 6.0), 30))
+
+
+def test_an_expert_no_better_than_random_play_gives_no_ratio(runs):
+    path = runs / "pong-expert/seed-0/complete.json"
+    content = json.loads(path.read_text())
+    write_json(path, content | {"scores": {"pong": score(-1.0, -2.0, 0.0)}})
+
+    assert score_rows(collect(runs))[1].ratio is None
+
+
+@pytest.mark.parametrize(
+    ("points", "floor", "end", "expected"),
+    [
+        ([(0, 1.0), (10, 3.0)], 0.0, 10, 20.0),
+        ([(0, 1.0), (10, 3.0)], 1.0, 10, 10.0),
+        ([(0, 1.0), (10, 3.0)], 0.0, 5, 7.5),  # 1 to 2 over 5 steps
+        ([(0, 0.0), (10, 0.0)], 1.0, 10, -10.0),
+        ([(0, 1.0)], 0.0, 0, None),
+        ([(0, 1.0), (10, 3.0)], 0.0, 11, None),
+    ],
+)
+def test_area_by_hand(points, floor, end, expected):
+    assert area_above([Point(*point) for point in points], floor, end) == expected
+
+
+def test_intervals_apart():
+    low, high, both = Score(0.0, (0.0, 1.0)), Score(2.0, (1.5, 3.0)), Score(1.0, (0.5, 1.6))
+
+    assert [show_apart(s, low) for s in (high, both, low, Score(9.0), None)] == [
+        "yes",
+        "no",
+        "no",
+        "-",
+        "-",
+    ]
+    assert show_score(Score(12345.6, (-1.25, 1e6))) == "12,346 [-1.2, 1,000,000]"
+
+
+def test_the_text_has_both_tables(runs):
+    text = text_table(runs)
+
+    assert re.search(r"^student +0 +pong .* 90% +30 +yes$", text, re.MULTILINE)
+    assert re.search(r"^breakout +warm +0 +student .* 3\.00 +yes$", text, re.MULTILINE)
+    assert "95 % bootstrap interval" in text
+
+
+def test_a_single_run_has_a_report(runs):
+    path = write_report(runs / "student" / "seed-0")
+
+    assert "18.0 [17.0, 19.0]" in path.read_text()
+
+
+def test_a_directory_without_runs_is_refused(tmp_path):
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(DataError, match="expected the runs of a recipe"):
+            write_report(path)
+
+
+def test_the_page_says_what_was_run_and_how_to_repeat_it(runs):
+    text = write_report(runs).read_text()
+
+    for part in ("<h1>mine</h1>", "what it is", "actor-mimic run mine", "2.13.0", "0:01:01"):
+        assert part in text
+    assert text == write_report(runs).read_text()
+
+
+def test_the_policy_allows_the_one_style_and_nothing_else(runs):
+    text = write_report(runs).read_text()
+
+    (style,) = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'sha256-{digest}'" in text
+    assert not re.search(r"https?://|src=|href=|url\(|@import", text)
+
+
+def test_hostile_text_is_inert(tmp_path):
+    root = tmp_path / "x"
+    write_json(root / "recipe.json", dict.fromkeys(("recipe", "description", "command"), HOSTILE))
+    run = add_run(
+        root,
+        "stage",
+        HOSTILE,
+        {"task": HOSTILE, HOSTILE: HOSTILE, "protocol": HOSTILE},
+        scores={HOSTILE: score(1.0, 0.0, 2.0)},
+        sha=HOSTILE,
+        begun={"created": HOSTILE, "versions": {HOSTILE: HOSTILE}},
+    )
+    add_evaluation(run, "random", HOSTILE, score(0.0, 0.0, 0.0), protocol="x")
+    (run / "evaluations" / "bad.json").write_text("{" + HOSTILE.encode("ascii", "replace").decode())
+    add_run(root, "arm", "transfer", {"task": HOSTILE, "parents": [HOSTILE]}, curve=[(0, 1.0)])
+
+    text = write_report(root).read_text()
+    table = text_table(root)
+
+    assert "<script" not in text
+    assert text.count("</style>") == 1
+    assert "{{7*7}}" in text
+    for shown in (text, table):
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown)
+
+
+@pytest.mark.parametrize("name", ["run.json", "complete.json", "records.jsonl"])
+@pytest.mark.parametrize("content", ["", "[]", "{", "3\n", '{"scores": {"pong": []}}', "[" * 9999])
+def test_damage_is_listed_and_the_rest_is_shown(runs, name, content):
+    (runs / "pong-expert" / "seed-0" / name).write_text(content)
+
+    text = write_report(runs).read_text()
+
+    assert "18.0 [17.0, 19.0]" in text
+    assert ("Not read" in text) == (
+        content in ("[]", "{", "3\n", "[" * 9999, "")
+        and not (name == "records.jsonl" and not content.endswith("\n"))
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"mean": "12"},
+        {"mean": True},
+        {"mean": None},
+        {"mean": 10**400},
+        {"mean": 1.0, "ci95": "x", "episodes": "many"},
+        {"mean": 1.0, "ci95": [1, None], "episodes": -1.5},
+        3,
+    ],
+)
+def test_values_of_another_type_are_missing(runs, values):
+    path = runs / "pong-expert/seed-0/complete.json"
+    write_json(path, {"scores": {"pong": values}, "seconds": "long", "model_sha256": 3})
+
+    row = score_rows(collect(runs))[0]
+
+    assert row.expert in (None, Score(1.0))
+    write_report(runs)
+
+
+@pytest.mark.parametrize("stages", [3, [3], [{"name": "../pong-expert"}], [{"name": 3}], None])
+def test_a_strange_recipe_file_leads_nowhere_else(runs, stages):
+    write_json(runs / "recipe.json", {"recipe": 3, "stages": stages})
+
+    assert [run.name for run in collect(runs).runs] == [
+        "cold",
+        "pong-expert",
+        "random-play",
+        "student",
+        "warm",
+    ]
+
+
+def test_reporting_needs_no_torch():
+    code = "import sys, actor_mimic.report.page; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_jinja_the_extra_is_named(runs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+
+    with pytest.raises(UnavailableError, match=r"pip install 'actor-mimic\[report\]'"):
+        page.render(collect(runs))
