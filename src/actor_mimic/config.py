@@ -30,7 +30,7 @@ class ScheduleConfig:
     record_every_steps: int = 2_000
     eval_every_steps: int = 250_000
     eval_episodes: int = 10
-    final_episodes: int = 30
+    final_episodes: int = 30  # 0: no final figure; a student's teachers are not measured either
     checkpoint_every_steps: int = 250_000
     checkpoint_replay: str = "full"  # or "none": smaller checkpoints, and resume is not exact
 
@@ -148,6 +148,11 @@ class DistillConfig:
         _check_schedule(self.schedule)
         if not 0.0 <= self.epsilon <= 1.0:
             raise ConfigError(f"epsilon must lie in [0, 1], got {self.epsilon}")
+        if self.schedule.eval_every_steps and not self.schedule.final_episodes:
+            raise ConfigError(
+                "eval_every_steps without final_episodes: a student's evaluations are reported "
+                "beside its teachers' scores, and those are played with final_episodes games"
+            )
         if self.learning_starts_steps > self.replay_capacity_steps:
             raise ConfigError(
                 f"learning_starts_steps {self.learning_starts_steps} exceeds "
@@ -158,13 +163,21 @@ class DistillConfig:
 Config = ExpertConfig | TransferConfig | DistillConfig
 
 # A count of zero is meant in these; everywhere else it can only be a mistake.
-_MAY_BE_ZERO = {"seed", "learning_starts_steps", "feature_weight", "eval_every_steps"}
+_MAY_BE_ZERO = {
+    "seed",
+    "learning_starts_steps",
+    "feature_weight",
+    "eval_every_steps",
+    "final_episodes",
+}
 
 
 def _check_positive(config: Any) -> None:
     for name, value in leaves(config):
         if isinstance(value, bool | str) or not isinstance(value, int | float):
             continue
+        if not math.isfinite(value):
+            raise ConfigError(f"{name} must be finite, got {value}")
         if name in ("epsilon", "epsilon_start", "epsilon_end", "lam", "gamma"):
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"{name} must lie in [0, 1], got {value}")

@@ -115,10 +115,17 @@ class GymnasiumEnvs:
         self._log.play_again(self._reset, self._step)
 
     def picture(self) -> UInt8[np.ndarray, "height width 3"]:
-        """Environment 0 as it renders itself; needs ``with_picture=True``."""
+        """Environment 0 as it renders itself; needs ``with_picture=True``.
+
+        Raises:
+            UnavailableError: if it cannot draw without a package that is not installed.
+        """
         if not self._with_picture:
             raise ValueError("made without with_picture=True")
-        return np.asarray(self._envs[0].render())
+        try:
+            return np.asarray(self._envs[0].render())
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise UnavailableError(f"cannot draw {self.task}: {error}") from error
 
     def close(self) -> None:
         """Closes the environments."""

@@ -24,7 +24,12 @@ from actor_mimic.seeding import (
     restore_generator,
     torch_generator,
 )
-from actor_mimic.stages.expert import add_transition, make_replay, torso_spec
+from actor_mimic.stages.expert import (
+    add_transition,
+    make_replays,
+    replay_layout,
+    torso_spec,
+)
 from actor_mimic.stages.training import RecentEpisodes, Snapshot
 from actor_mimic.teachers.teacher import Teacher
 
@@ -93,15 +98,18 @@ class DistillState:
             life_loss_is_terminal=protocol_named(config.protocol).life_loss_ends_training_episodes,
             rngs=[numpy_generator(config.seed, task, "exploration") for task in config.tasks],
         )
-        self._replays = [
-            make_replay(
-                env,
-                config.replay_capacity_steps,
-                label_scores=len(self.network.alphabet),
-                label_features=teacher.num_features,
-            )
-            for env, teacher in zip(envs, teachers, strict=True)
-        ]
+        self._replays = make_replays(
+            [
+                replay_layout(
+                    env,
+                    config.replay_capacity_steps,
+                    label_scores=len(self.network.alphabet),
+                    label_features=teacher.num_features,
+                )
+                for env, teacher in zip(envs, teachers, strict=True)
+            ]
+        )
+        self.replay_bytes = sum(replay.nbytes for replay in self._replays)
         self._rngs = [numpy_generator(config.seed, task, "replay") for task in config.tasks]
         self._samples_due = 0.0
 

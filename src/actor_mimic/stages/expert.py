@@ -1,6 +1,6 @@
 """Stage: one network learns one task by reinforcement, with replay (DQN) or without (PQN)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,7 @@ class PQNState:
         self.total_steps = config.total_steps
         self.steps = 0
         self.recent = RecentEpisodes([config.task])
+        self.replay_bytes = 0
         self._settings = settings
         self._device = compute.device
         self._rollout = _make_rollout(config, env)
@@ -230,7 +231,8 @@ class DQNState:
             target_period_updates=settings.target_period_updates,
             max_gradient_norm=settings.max_gradient_norm,
         )
-        self._replay = make_replay(env, settings.replay_capacity_steps)
+        (self._replay,) = make_replays([replay_layout(env, settings.replay_capacity_steps)])
+        self.replay_bytes = self._replay.nbytes
         self._rng = numpy_generator(config.seed, config.task, "replay")
 
     @property
@@ -314,15 +316,11 @@ class DQNState:
         )
 
 
-def make_replay(
+def replay_layout(
     env: VectorEnv, capacity_steps: int, *, label_scores: int = 0, label_features: int = 0
-) -> FrameReplay:
-    """A replay for a task's observations.
-
-    Raises:
-        ConfigError: if it would not fit into memory.
-    """
-    layout = {
+) -> dict[str, Any]:
+    """What `FrameReplay` is made of for a task's observations."""
+    return {
         "num_envs": env.num_envs,
         "capacity_steps": capacity_steps,
         "frame_shape": env.frame_shape,
@@ -331,8 +329,18 @@ def make_replay(
         "label_scores": label_scores,
         "label_features": label_features,
     }
-    require_memory(FrameReplay.bytes_needed(**layout), f"the replay of {env.task}")
-    return FrameReplay(**layout)
+
+
+def make_replays(layouts: Sequence[Mapping[str, Any]]) -> list[FrameReplay]:
+    """The replays of a stage, under one budget: memory is taken only as steps arrive, so each
+    alone would seem to fit.
+
+    Raises:
+        ConfigError: if together they would not fit into memory.
+    """
+    needed = sum(FrameReplay.bytes_needed(**layout) for layout in layouts)
+    require_memory(needed, f"the replay of {len(layouts)} task(s)")
+    return [FrameReplay(**layout) for layout in layouts]
 
 
 def add_transition(replay: FrameReplay, transition: Transition, **labels: Tensor) -> None:

@@ -37,6 +37,7 @@ from actor_mimic.storage.run_dir import (
     read_run_json,
 )
 from actor_mimic.teachers.own import load_teacher
+from actor_mimic.teachers.teacher import Teacher
 
 RESUMABLE_KEYS = frozenset(
     {"record_every_steps", "eval_every_steps", "checkpoint_every_steps", "checkpoint_replay"}
@@ -150,26 +151,12 @@ def run_distill(
             return
         compute.start()
         loaded = [load_teacher(teachers[task], task, compute) for task in config.tasks]
-        measuring = _measuring(config, launch, run)
         measured: dict[str, dict[str, float]] = {"teacher": {}, RANDOM: {}}
-        for teacher in loaded:
-            home = run_of(teachers[teacher.task])
-            for who, scores in (
-                (
-                    "teacher",
-                    measure(
-                        teacher.act,
-                        teacher.model_sha256,
-                        teacher.task,
-                        measuring,
-                        also_look_in=home,
-                    ),
-                ),
-                (RANDOM, measure(None, RANDOM, teacher.task, measuring)),
-            ):
-                measured[who][teacher.task] = scores.mean
-                values = score_values(teacher.task, scores) | {"who": who}
-                yield Record("measure", 0, 0, values, 0.0)
+        for record in _references(loaded, teachers, _measuring(config, launch, run)):
+            who = str(record.values["who"])
+            task = str(record.values["task"])
+            measured[who][task] = float(record.values[f"{task}/mean"] or 0.0)
+            yield record
         state = DistillState(config, compute, loaded)
         manifest = {
             "kind": "student",
@@ -183,6 +170,24 @@ def run_distill(
             return expert_normalised(scores, measured["teacher"], measured[RANDOM])
 
         yield from _learn(config, launch, run, state, manifest, merit)
+
+
+def _references(
+    loaded: Sequence[Teacher], checkpoints: Mapping[str, Checkpoint], measuring: Measuring
+) -> Iterator[Record]:
+    """Scores of every teacher and of random play in its task, as records."""
+    if not measuring.episodes:
+        return
+    for teacher in loaded:
+        task = teacher.task
+        home = run_of(checkpoints[task])
+        for who, name, act in (
+            ("teacher", teacher.model_sha256, teacher.act),
+            (RANDOM, RANDOM, None),
+        ):
+            scores = measure(act, name, task, measuring, also_look_in=home)
+            values = {"who": who, "task": task} | score_values(task, scores)
+            yield Record("measure", 0, 0, values, 0.0)
 
 
 def run_of(checkpoint: Checkpoint) -> Path | None:
@@ -245,6 +250,8 @@ def _learn(
     """The session, a final evaluation of the last checkpoint, the summary."""
     measuring = _measuring(config, launch, run)
     players = _players(state.network, manifest["tasks"])
+    if state.replay_bytes:
+        launch.notice(f"the replay will take up to {state.replay_bytes / 2**30:.2f} GiB")
 
     def evaluate() -> Evaluation:
         tasks = {
@@ -274,14 +281,16 @@ def _learn(
         final = {
             task: measure(act, checkpoint.model_sha256, task, measuring)
             for task, act in players.items()
+            if measuring.episodes
         }
     finally:
         state.close()
-    values: dict[str, Any] = {"merit": merit({task: s.mean for task, s in final.items()})}
+    values: dict[str, Any] = {}
+    if final:
+        values["merit"] = merit({task: scores.mean for task, scores in final.items()})
     for task, scores in final.items():
         values |= score_values(task, scores)
     record = Record("final", state.steps, state.updates, values, session.elapsed_s)
-    run.records.write(record)
     run.mark_complete(
         {
             "kind": manifest["kind"],
@@ -291,6 +300,9 @@ def _learn(
             "scores": {task: scores.to_json() for task, scores in final.items()},
         }
     )
+    # After the mark: a kill in between loses a line that the mark holds too, where the other
+    # order would write it twice.
+    run.records.write(record)
     yield record
 
 

@@ -94,15 +94,18 @@ def measure(
     epsilon = measuring.epsilon if act else 1.0
     parts = [name[:16], slug(task), measuring.protocol.name, f"{epsilon:g}", measuring.episodes]
     file_name = f"{EVALUATIONS}/{'-'.join(str(part) for part in parts)}.json"
-    for run in (measuring.directory, also_look_in):
-        if run is not None and (run / file_name).exists():
-            return TaskScores.from_json(read_run_json(run, file_name)["tasks"][task])
-    scores = measuring.play(act, task, measuring.episodes)
-    result = evaluation_json(name, measuring.protocol, epsilon, {task: scores})
     target = measuring.directory / file_name
+    if target.exists():
+        result = read_run_json(measuring.directory, file_name)
+        return TaskScores.from_json(result["tasks"][task])
+    if also_look_in is not None and (also_look_in / file_name).exists():
+        result = read_run_json(also_look_in, file_name)
+    else:
+        scores = measuring.play(act, task, measuring.episodes)
+        result = evaluation_json(name, measuring.protocol, epsilon, {task: scores})
     try:
         target.parent.mkdir(exist_ok=True)
         replace_file(target, json_bytes(result))
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error}") from error
-    return scores
+    return TaskScores.from_json(result["tasks"][task])

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -32,11 +32,13 @@ class Snapshot:
     replays: dict[str, FrameReplay] = field(default_factory=dict)
 
 
+@runtime_checkable
 class LearningState(Protocol):
     """Everything that a learning stage is at one moment."""
 
     steps: int
     recent: "RecentEpisodes"
+    replay_bytes: int
 
     @property
     def updates(self) -> int:

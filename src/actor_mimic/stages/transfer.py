@@ -40,8 +40,8 @@ def transfer_network(
     Raises:
         DataError: if the parent reads observations of another shape.
     """
-    network = fresh_network(config, env)
     if parent is None:
+        network = fresh_network(config, env)
         return network, [
             TensorOrigin(name, "fresh", rows=0) for name, _ in network.named_parameters()
         ]
@@ -51,6 +51,7 @@ def transfer_network(
             f"{parent.path} reads observations of shape {shape}, "
             f"{config.task} gives {observation_shape(env)}"
         )
+    network = fresh_network(config, env)
     source = load_network(parent)
     if isinstance(source, Student):
         source_outputs, tensors = source.alphabet, source.network.state_dict()
