@@ -160,6 +160,23 @@ class DistillConfig:
             )
 
 
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """A stage that only plays.
+
+    Attributes:
+        tasks: what to play; empty for everything that the checkpoint plays.
+        episodes: games per task.
+        protocol: how games start and how noisy they are.
+        seed: of the games.
+    """
+
+    tasks: tuple[str, ...] = ()
+    episodes: int = 30
+    protocol: str = "paper"
+    seed: int = 0
+
+
 Config = ExpertConfig | TransferConfig | DistillConfig
 
 # A count of zero is meant in these; everywhere else it can only be a mistake.

@@ -4,11 +4,18 @@ import dataclasses
 
 import pytest
 
-from actor_mimic.config import DistillConfig, DQNConfig, ExpertConfig, PQNConfig, TransferConfig
+from actor_mimic.config import (
+    DistillConfig,
+    DQNConfig,
+    EvaluateConfig,
+    ExpertConfig,
+    PQNConfig,
+    TransferConfig,
+)
 from actor_mimic.errors import ConfigError, DataError, UsageError
 from actor_mimic.games import MULTITASK_GAMES, TRANSFER_SOURCE_GAMES, TRANSFER_TARGET_GAMES
 from actor_mimic.recipes.load import load_recipe, parse_recipe, shipped_recipes
-from actor_mimic.recipes.recipe import EvaluateConfig, Parent, seed_of_parent
+from actor_mimic.recipes.recipe import Parent, seed_of_parent
 
 RECIPE = """\
 name = "mine"

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from actor_mimic.config import Config, DistillConfig, build_config
+from actor_mimic.config import Config, DistillConfig, EvaluateConfig, build_config
 from actor_mimic.errors import ActorMimicError, ConfigError, UsageError, did_you_mean
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.recipes.lines import Lines
 from actor_mimic.recipes.recipe import (
     BEST_SUFFIX,
     RANDOM,
-    EvaluateConfig,
     Parent,
     Recipe,
     Stage,

@@ -5,27 +5,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from actor_mimic.config import Config
+from actor_mimic.config import Config, EvaluateConfig
 
 RANDOM = "random"
 BEST_SUFFIX = "@best"
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """A stage that only plays.
-
-    Attributes:
-        tasks: what to play; empty for everything that the checkpoint plays.
-        episodes: games per task.
-        protocol: how games start and how noisy they are.
-        seed: of the games.
-    """
-
-    tasks: tuple[str, ...] = ()
-    episodes: int = 30
-    protocol: str = "paper"
-    seed: int = 0
 
 
 @dataclass(frozen=True)

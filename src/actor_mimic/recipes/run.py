@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from actor_mimic.compute import choose_compute
-from actor_mimic.config import DistillConfig, ExpertConfig, TransferConfig
+from actor_mimic.config import DistillConfig, EvaluateConfig, ExpertConfig, TransferConfig
 from actor_mimic.envs.atari import atari_games
 from actor_mimic.envs.gymnasium import TASK_PREFIX
 from actor_mimic.errors import (
@@ -23,10 +23,8 @@ from actor_mimic.errors import (
     did_you_mean,
 )
 from actor_mimic.progress import StageProgress
-from actor_mimic.recipes.evaluation import run_evaluate
 from actor_mimic.recipes.probe import describe, predict
 from actor_mimic.recipes.recipe import (
-    EvaluateConfig,
     Job,
     Parent,
     Recipe,
@@ -37,6 +35,7 @@ from actor_mimic.stages.launch import (
     ignore,
     never,
     run_distill,
+    run_evaluate,
     run_expert,
     run_transfer,
 )

@@ -332,8 +332,9 @@ def replay_layout(
 
 
 def make_replays(layouts: Sequence[Mapping[str, Any]]) -> list[FrameReplay]:
-    """The replays of a stage, under one budget: memory is taken only as steps arrive, so each
-    alone would seem to fit.
+    """The replays of a stage, under one budget.
+
+    Memory is taken only as steps arrive, so that each alone would seem to fit.
 
     Raises:
         ConfigError: if together they would not fit into memory.

@@ -5,6 +5,7 @@ again on the same directory: an unfinished run goes on, a finished one is left a
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +17,22 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from actor_mimic.compute import Compute, choose_compute
-from actor_mimic.config import Config, DistillConfig, ExpertConfig, TransferConfig, to_json
+from actor_mimic.config import (
+    Config,
+    DistillConfig,
+    EvaluateConfig,
+    ExpertConfig,
+    TransferConfig,
+    to_json,
+)
+from actor_mimic.errors import ConfigError
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.student import Student
 from actor_mimic.protocols import protocol_named
 from actor_mimic.stages.distill import DistillState
-from actor_mimic.stages.evaluate import Act, TaskScores, expert_normalised
+from actor_mimic.stages.evaluate import Act, expert_normalised
 from actor_mimic.stages.expert import expert_state, fresh_network, make_task_envs
-from actor_mimic.stages.measure import RANDOM, Measuring, measure
+from actor_mimic.stages.measure import RANDOM, Measuring, measure, score_values
 from actor_mimic.stages.session import Evaluation, Session
 from actor_mimic.stages.training import LearningState
 from actor_mimic.stages.transfer import transfer_network, with_network_of
@@ -115,7 +124,7 @@ def run_transfer(
     """
     if parent is not None:
         config = with_network_of(config, parent)
-    parents = [] if parent is None else [parent_json(parent)]
+    parents = [] if parent is None else [parent.as_parent()]
     compute = launch.compute()
     with _open(launch, compute, "transfer", config, parents) as run:
         if run.complete:
@@ -144,7 +153,7 @@ def run_distill(
         DataError: if a teacher does not fit its task.
         ConfigError, LockedError, Interrupted: as `run_expert`.
     """
-    parents = [{"task": task} | parent_json(teachers[task]) for task in config.tasks]
+    parents = [{"task": task} | teachers[task].as_parent() for task in config.tasks]
     compute = launch.compute()
     with _open(launch, compute, "distill", config, parents) as run:
         if run.complete:
@@ -152,7 +161,7 @@ def run_distill(
         compute.start()
         loaded = [load_teacher(teachers[task], task, compute) for task in config.tasks]
         measured: dict[str, dict[str, float]] = {"teacher": {}, RANDOM: {}}
-        for record in _references(loaded, teachers, _measuring(config, launch, run)):
+        for record in _references(loaded, teachers, _final_measuring(config, launch, run)):
             who = str(record.values["who"])
             task = str(record.values["task"])
             measured[who][task] = float(record.values[f"{task}/mean"] or 0.0)
@@ -172,6 +181,59 @@ def run_distill(
         yield from _learn(config, launch, run, state, manifest, merit)
 
 
+def run_evaluate(
+    config: EvaluateConfig, launch: Launch, checkpoint: Checkpoint | None
+) -> Iterator[Record]:
+    """Plays every task; what was finished before a stop is not played again.
+
+    Args:
+        config: what to play.
+        launch: where to keep the scores, and how to compute.
+        checkpoint: the player; None plays at random.
+
+    Raises:
+        DataError: if the checkpoint does not play a task.
+        ConfigError: if the run was begun with another configuration.
+        LockedError: if another process is at it.
+        Interrupted: if it was stopped.
+    """
+    if checkpoint is None and not config.tasks:
+        raise ConfigError("random plays anything: tasks must be named")
+    tasks = config.tasks or tuple(checkpoint.tasks if checkpoint else ())
+    compute = launch.compute()
+    sha256 = RANDOM if checkpoint is None else checkpoint.model_sha256
+    stored = dataclasses.asdict(config) | {
+        "tasks": list(tasks),
+        "parents": [] if checkpoint is None else [sha256],
+        "compute": dataclasses.asdict(compute),
+    }
+    with open_run(launch.path, stage="evaluate", config=stored) as run:
+        if run.complete:
+            return
+        compute.start()
+        started = time.monotonic()
+        measuring = _measuring(config.protocol, config.episodes, config.seed, launch, run)
+        scores = {}
+        for task in tasks:
+            act = None if checkpoint is None else load_teacher(checkpoint, task, compute).act
+            scores[task] = measure(act, sha256, task, measuring)
+        values = {k: v for task, s in scores.items() for k, v in score_values(task, s).items()}
+        elapsed_s = time.monotonic() - started
+        record = Record("final", 0, 0, values, elapsed_s)
+        run.records.rewind(-1)
+        run.records.write(record)
+        run.mark_complete(
+            {
+                "kind": "evaluation",
+                "checkpoint": RANDOM if checkpoint is None else str(checkpoint.path),
+                "model_sha256": sha256,
+                "seconds": elapsed_s,
+                "scores": {task: s.to_json() for task, s in scores.items()},
+            }
+        )
+        yield record
+
+
 def _references(
     loaded: Sequence[Teacher], checkpoints: Mapping[str, Checkpoint], measuring: Measuring
 ) -> Iterator[Record]:
@@ -180,7 +242,7 @@ def _references(
         return
     for teacher in loaded:
         task = teacher.task
-        home = run_of(checkpoints[task])
+        home = checkpoints[task].run
         for who, name, act in (
             ("teacher", teacher.model_sha256, teacher.act),
             (RANDOM, RANDOM, None),
@@ -188,36 +250,6 @@ def _references(
             scores = measure(act, name, task, measuring, also_look_in=home)
             values = {"who": who, "task": task} | score_values(task, scores)
             yield Record("measure", 0, 0, values, 0.0)
-
-
-def run_of(checkpoint: Checkpoint) -> Path | None:
-    """The run that a checkpoint lies in, if it lies in one."""
-    run = checkpoint.path.parent.parent
-    return run if checkpoint.path.parent.name == "checkpoints" else None
-
-
-def parent_json(checkpoint: Checkpoint) -> dict[str, Any]:
-    """How a manifest names what a network was made from: by the hash of its weights."""
-    return {
-        "kind": checkpoint.kind,
-        "model_sha256": checkpoint.model_sha256,
-        "step": checkpoint.step,
-        "tasks": list(checkpoint.tasks),
-    }
-
-
-def score_values(task: str, scores: TaskScores) -> dict[str, float | int | str | None]:
-    """One task's scores as the values of a record."""
-    low, high = scores.ci95 or (None, None)
-    return {
-        f"{task}/mean": scores.mean,
-        f"{task}/median": scores.median,
-        f"{task}/stderr": scores.stderr,
-        f"{task}/ci95_low": low,
-        f"{task}/ci95_high": high,
-        f"{task}/episodes": scores.episodes,
-        f"{task}/human_normalised": scores.human_normalised,
-    }
 
 
 def _reinforce(
@@ -248,7 +280,7 @@ def _learn(
     merit: Callable[[Mapping[str, float]], float],
 ) -> Iterator[Record]:
     """The session, a final evaluation of the last checkpoint, the summary."""
-    measuring = _measuring(config, launch, run)
+    measuring = _final_measuring(config, launch, run)
     players = _players(state.network, manifest["tasks"])
     if state.replay_bytes:
         launch.notice(f"the replay will take up to {state.replay_bytes / 2**30:.2f} GiB")
@@ -323,18 +355,24 @@ def _players(network: QNetwork | Student, tasks: Mapping[str, Any]) -> dict[str,
     return {task: player(task) for task in tasks}
 
 
-def _measuring(config: Config, launch: Launch, run: RunDir) -> Measuring:
-    protocol = protocol_named(config.protocol)
+def _measuring(
+    protocol_name: str, episodes: int, seed: int, launch: Launch, run: RunDir
+) -> Measuring:
+    protocol = protocol_named(protocol_name)
     return Measuring(
         directory=run.path,
         protocol=protocol,
         epsilon=protocol.evaluation_epsilon,
-        episodes=config.schedule.final_episodes,
-        seed=config.seed,
+        episodes=episodes,
+        seed=seed,
         num_threads=torch.get_num_threads(),
         stop=launch.stop,
         on_game=launch.on_game,
     )
+
+
+def _final_measuring(config: Config, launch: Launch, run: RunDir) -> Measuring:
+    return _measuring(config.protocol, config.schedule.final_episodes, config.seed, launch, run)
 
 
 def _open(

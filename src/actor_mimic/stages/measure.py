@@ -109,3 +109,17 @@ def measure(
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error}") from error
     return TaskScores.from_json(result["tasks"][task])
+
+
+def score_values(task: str, scores: TaskScores) -> dict[str, float | int | str | None]:
+    """One task's scores as the values of a record."""
+    low, high = scores.ci95 or (None, None)
+    return {
+        f"{task}/mean": scores.mean,
+        f"{task}/median": scores.median,
+        f"{task}/stderr": scores.stderr,
+        f"{task}/ci95_low": low,
+        f"{task}/ci95_high": high,
+        f"{task}/episodes": scores.episodes,
+        f"{task}/human_normalised": scores.human_normalised,
+    }

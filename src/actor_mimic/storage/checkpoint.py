@@ -112,6 +112,21 @@ class Checkpoint:
             raise DataError(f"{self.path}: expected {MODEL}, which is not in {MANIFEST}")
         return self.manifest["files"][MODEL]["sha256"]
 
+    @property
+    def run(self) -> Path | None:
+        """The run that it lies in, if it lies in one."""
+        home = self.path.parent
+        return home.parent if home.name == "checkpoints" else None
+
+    def as_parent(self) -> dict[str, Any]:
+        """How the manifest of a child names it: by the hash of its weights."""
+        return {
+            "kind": self.kind,
+            "model_sha256": self.model_sha256,
+            "step": self.step,
+            "tasks": list(self.tasks),
+        }
+
     def load_tensors(self, name: str) -> dict[str, Tensor]:
         """Load one group, by the name it was saved under, onto the CPU.
 
