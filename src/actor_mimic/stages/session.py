@@ -96,8 +96,7 @@ class Session:
         else:
             self._restore(self._last)
         self._run.records.rewind(self._state.steps)
-        fresh = self._last is None and self._schedule.eval_every_steps > 0
-        if self._evaluation_due or fresh:
+        if self._evaluation_due:
             yield from self._evaluate_and_save()
         before = self._state.steps
         for record in train(self._state, record_every_steps=self._schedule.record_every_steps):
