@@ -4,13 +4,14 @@ Data goes to standard output, everything else to standard error.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 import tyro
 
 from actor_mimic import __version__
-from actor_mimic.errors import ActorMimicError
+from actor_mimic.errors import ActorMimicError, Interrupted, UsageError, did_you_mean
 from actor_mimic.verbs.arguments import notice
 from actor_mimic.verbs.learn import Distill, Run, TrainExpert, Transfer
 from actor_mimic.verbs.look import Doctor, Evaluate, Games, Play, Report, Show
@@ -43,6 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments == ["--version"]:
         print(f"actor-mimic {__version__}")
         return
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
+        hint = did_you_mean(arguments[0], VERBS)
+        notice(f"error: unknown verb {arguments[0]!r}, expected one of {', '.join(VERBS)}{hint}")
+        sys.exit(UsageError.exit_code)
+    # Before PyTorch is loaded: its threads would otherwise wait for each other by spinning, which
+    # takes the cores from the emulators and, on a busy machine, from themselves. See decision 4.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     verb = tyro.extras.subcommand_cli_from_dict(
         VERBS,
         prog="actor-mimic",
@@ -61,6 +69,9 @@ def _run(verb: object) -> int:
     except ActorMimicError as error:
         notice(f"error: {error}")
         return error.exit_code
+    except KeyboardInterrupt:
+        notice("interrupted")
+        return Interrupted(signal.SIGINT).exit_code
     except BrokenPipeError:
         # Whoever read our output has seen enough; keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -252,7 +252,7 @@ class DQNState:
         for turn in range(settings.update_every_steps // self._rollout.num_envs):
             self._rollout.send(self._greedy(), epsilon)
             # The update runs beside the emulators, on what the replay held before this step.
-            if turn == 0 and len(self._replay) >= settings.learning_starts_steps:
+            if turn == 0 and self._replay.steps_added >= settings.learning_starts_steps:
                 metrics |= self._update()
             (transition,) = self._rollout.recv()
             add_transition(self._replay, transition)

@@ -1,5 +1,6 @@
 """A learning stage inside its run directory: records, evaluations, checkpoints, resume, stop."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 from torch import Tensor
 
 from actor_mimic.config import ScheduleConfig
 from actor_mimic.errors import Interrupted
 from actor_mimic.replay.frame_replay import FrameReplay
 from actor_mimic.stages.evaluate import TaskScores
-from actor_mimic.stages.training import LearningState, Snapshot, train
+from actor_mimic.stages.training import LearningState, train
 from actor_mimic.storage.checkpoint import (
     Checkpoint,
     newest_valid,
@@ -22,7 +24,7 @@ from actor_mimic.storage.checkpoint import (
     write_best,
     write_checkpoint,
 )
-from actor_mimic.storage.records import Record
+from actor_mimic.storage.records import Record, read_records
 from actor_mimic.storage.run_dir import RunDir
 from actor_mimic.storage.tensor_files import load_tensor_file
 
@@ -72,6 +74,7 @@ class Session:
         self._segments: list[dict[str, Any]] = []
         self._last: Checkpoint | None = None
         self._evaluation_due = False
+        self._saved: tuple[int, bool] | None = None
         self._seconds_before = 0.0
         self._started = time.monotonic()
 
@@ -95,15 +98,17 @@ class Session:
             self._state.start()
         else:
             self._restore(self._last)
-        self._run.records.rewind(self._state.steps)
-        if self._evaluation_due:
+        fresh = self._last is None
+        self._run.records.rewind(-1 if fresh else self._state.steps)
+        self._mend_best()
+        if self._evaluation_due or (fresh and self._schedule.eval_every_steps):
             yield from self._evaluate_and_save()
         before = self._state.steps
-        for record in train(self._state, record_every_steps=self._schedule.record_every_steps):
+        for record in train(self._state, self._something_is_due):
             yield from self._write(record)
-            if self._is_due(self._schedule.eval_every_steps, before, record.step):
+            if self._is_over(self._schedule.eval_every_steps, before, record.step):
                 yield from self._evaluate_and_save()
-            elif self._is_due(self._schedule.checkpoint_every_steps, before, record.step):
+            elif self._is_over(self._schedule.checkpoint_every_steps, before, record.step):
                 yield from self._save()
             signal_number = self._stop()
             if signal_number is not None:
@@ -111,7 +116,16 @@ class Session:
                 raise Interrupted(signal_number)
             before = record.step
 
-    def _is_due(self, period: int, before: int, now: int) -> bool:
+    def _something_is_due(self, before: int, now: int) -> bool:
+        schedule = self._schedule
+        periods = (
+            schedule.record_every_steps,
+            schedule.eval_every_steps,
+            schedule.checkpoint_every_steps,
+        )
+        return self._stop() is not None or any(self._is_over(p, before, now) for p in periods)
+
+    def _is_over(self, period: int, before: int, now: int) -> bool:
         """Whether a period ended in ``(before, now]``; 0 means never, the end always counts."""
         return period > 0 and (now // period > before // period or now >= self._state.total_steps)
 
@@ -127,11 +141,21 @@ class Session:
         self._evaluation_due = False
         yield from self._write(self._evaluation_record(evaluation))
         yield from self._save()
+        self._consider_best(self._state.steps, evaluation.figure_of_merit)
+
+    def _consider_best(self, step: int, score: float) -> None:
         best = read_best(self._run.path)
-        if best is None or evaluation.figure_of_merit > best.score:
-            write_best(self._run.path, step=self._state.steps, score=evaluation.figure_of_merit)
+        if best is None or score > best.score:
+            write_best(self._run.path, step=step, score=score)
+
+    def _mend_best(self) -> None:
+        """After a kill between an evaluation's checkpoint and ``best.json``."""
+        for record in read_records(self._run.records.path):
+            if record.kind == "evaluation" and record.step == self._state.steps:
+                self._consider_best(record.step, float(record.values["merit"] or 0.0))
 
     def _write(self, record: Record) -> Iterator[Record]:
+        record = dataclasses.replace(record, wall_s=self.elapsed_s)
         self._run.records.write(record)
         yield record
 
@@ -148,13 +172,15 @@ class Session:
         return Record("evaluation", self._state.steps, self._state.updates, values, self.elapsed_s)
 
     def _save(self) -> Iterator[Record]:
-        if self._last is not None and self._last.step == self._state.steps:
+        saved = (self._state.steps, self._evaluation_due)
+        if saved == self._saved:
             return
+        self._saved = saved
         # What resume will not repeat must be on disk before the checkpoint that says so.
         self._run.records.sync()
         snapshot = self._state.snapshot()
         replays = snapshot.replays if self._schedule.checkpoint_replay == "full" else {}
-        new, kept = self._new_segments(snapshot, replays)
+        new, kept = self._new_segments(replays, self._state.steps)
         self._last = write_checkpoint(
             self._run.checkpoints,
             step=self._state.steps,
@@ -178,23 +204,23 @@ class Session:
         )
 
     def _new_segments(
-        self, snapshot: Snapshot, replays: Mapping[str, FrameReplay]
-    ) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
+        self, replays: Mapping[str, FrameReplay], steps: int
+    ) -> tuple["Exports", list[str]]:
         """What to append for each replay, and which earlier segments still count."""
-        new: dict[str, dict[str, Tensor]] = {}
+        new: dict[str, tuple[FrameReplay, Int64[np.ndarray, " envs"]]] = {}
         remaining: list[dict[str, Any]] = []
         for replay_name, replay in replays.items():
             mine = [s for s in self._segments if s["replay"] == replay_name]
-            before = mine[-1]["written"] if mine else [0] * len(replay.written)
-            mine = [s for s in mine if (np.array(s["written"]) > replay.oldest).any()]
             written = replay.written
-            if (written > np.array(before)).any():
-                name = f"{replay_name}-{snapshot.state['steps']:012d}"
-                new[name] = replay.export_since(np.array(before, dtype=np.int64))
+            before = np.array(mine[-1]["written"] if mine else np.zeros_like(written))
+            mine = [s for s in mine if (np.array(s["written"]) > replay.oldest).any()]
+            if (written > before).any():
+                name = f"{replay_name}-{steps:012d}"
+                new[name] = (replay, before)
                 mine.append({"name": name, "replay": replay_name, "written": written.tolist()})
             remaining += mine
         self._segments = remaining
-        return new, [s["name"] for s in remaining if s["name"] not in new]
+        return Exports(new), [s["name"] for s in remaining if s["name"] not in new]
 
     def _segment_path(self, name: str) -> Path:
         assert self._last is not None
@@ -204,6 +230,7 @@ class Session:
         state = checkpoint.load_state()
         self._segments = list(state["segments"])
         self._evaluation_due = bool(state["evaluation_due"])
+        self._saved = (checkpoint.step, self._evaluation_due)
         self._seconds_before = float(state["elapsed_s"])
         groups = ("model", "optimizer", "rollout", "regressors")
         files = checkpoint.manifest["files"]
@@ -213,3 +240,23 @@ class Session:
             paths = [self._segment_path(s["name"]) for s in self._segments if s["replay"] == name]
             replays[name] = (load_tensor_file(path) for path in paths)
         self._state.restore(tensors, state, replays)
+
+
+class Exports(Mapping[str, Mapping[str, Tensor]]):
+    """Replay segments that are copied out only when they are written, one at a time.
+
+    All at once they would need as much memory again as the replays themselves.
+    """
+
+    def __init__(self, sources: Mapping[str, tuple[FrameReplay, Int64[np.ndarray, " envs"]]]):
+        self._sources = sources
+
+    def __getitem__(self, name: str) -> Mapping[str, Tensor]:
+        replay, written_before = self._sources[name]
+        return replay.export_since(written_before)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)

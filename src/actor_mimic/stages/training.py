@@ -7,7 +7,7 @@ the state is whole.
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,7 +18,7 @@ from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.student import Student
 from actor_mimic.replay.frame_replay import FrameReplay
 from actor_mimic.rollout import Episode
-from actor_mimic.storage.records import Record
+from actor_mimic.storage.records import Record, Value
 
 RECENT_EPISODES = 100
 
@@ -121,37 +121,33 @@ class RecentEpisodes:
         self.finished = int(state["finished"])
 
 
-def train(state: LearningState, *, record_every_steps: int) -> Iterator[Record]:
-    """Advances a stage to its end; yields a record of means every so often, and at the end.
+def train(state: LearningState, is_due: Callable[[int, int], bool]) -> Iterator[Record]:
+    """Advances a stage to its end; yields a record of means whenever one is due, and at the end.
 
-    Records fall on multiples of ``record_every_steps`` (or the first moment after), whenever the
-    generator was started: a resumed run records where the uninterrupted one would have.
+    Between two records the state is whole: that is when it can be evaluated, saved or left.
+
+    Args:
+        state: restored or started.
+        is_due: asked after every advance, with the steps before and after it.
     """
     sums: dict[str, Tensor | float] = {}
     counts: dict[str, int] = {}
-    started = time.monotonic()
-    started_steps = state.steps
+    seconds, recorded = 0.0, state.steps
     while state.steps < state.total_steps:
-        before = state.steps
+        before, started = state.steps, time.monotonic()
         for name, value in state.advance().items():
             sums[name] = sums[name] + value if name in sums else value
             counts[name] = counts.get(name, 0) + 1
-        crossed = state.steps // record_every_steps > before // record_every_steps
-        if not crossed and state.steps < state.total_steps:
+        seconds += time.monotonic() - started
+        if not is_due(before, state.steps) and state.steps < state.total_steps:
             continue
         # The only place where metrics leave the device.
         means = {name: float(torch.as_tensor(s)) / counts[name] for name, s in sums.items()}
-        elapsed = time.monotonic() - started
-        yield Record(
-            kind="train",
-            step=state.steps,
-            update=state.updates,
-            values=means
-            | state.recent.means()
-            | {
-                "episodes": state.recent.finished,
-                "steps_per_s": (state.steps - started_steps) / max(elapsed, 1e-9),
-            },
-            wall_s=elapsed,
-        )
-        sums, counts = {}, {}
+        values: dict[str, Value] = {
+            **means,
+            **state.recent.means(),
+            "episodes": state.recent.finished,
+            "steps_per_s": (state.steps - recorded) / max(seconds, 1e-9),
+        }
+        yield Record("train", state.steps, state.updates, values, seconds)
+        sums, counts, seconds, recorded = {}, {}, 0.0, state.steps
