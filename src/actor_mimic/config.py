@@ -7,8 +7,9 @@ updates (one optimiser step), as their names say.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from actor_mimic.errors import ConfigError, did_you_mean
@@ -146,18 +147,18 @@ class DistillConfig:
             raise ConfigError(f"tasks must be different and at least one, got {self.tasks}")
         _check_positive(self)
         _check_schedule(self.schedule)
-        if not 0.0 <= self.epsilon <= 1.0:
-            raise ConfigError(f"epsilon must lie in [0, 1], got {self.epsilon}")
         if self.schedule.eval_every_steps and not self.schedule.final_episodes:
             raise ConfigError(
                 "eval_every_steps without final_episodes: a student's evaluations are reported "
                 "beside its teachers' scores, and those are played with final_episodes games"
             )
-        if self.learning_starts_steps > self.replay_capacity_steps:
+        if self.learning_starts_steps < self.envs_per_task:
             raise ConfigError(
-                f"learning_starts_steps {self.learning_starts_steps} exceeds "
-                f"replay_capacity_steps {self.replay_capacity_steps}: learning would never start"
+                f"learning_starts_steps {self.learning_starts_steps} must be at least "
+                f"envs_per_task {self.envs_per_task}: all environments step together"
             )
+        capacity, starts = self.replay_capacity_steps, self.learning_starts_steps
+        _check_replay(capacity, starts, "envs_per_task", self.envs_per_task)
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,11 @@ class EvaluateConfig:
 
 Config = ExpertConfig | TransferConfig | DistillConfig
 
+_STACK_SIZE = 4  # of images
+_LEAST_SLOTS = _STACK_SIZE + 8  # of each environment; see `FrameReplay`
+_LARGEST_WHOLE = 2**63 - 1
+_FRACTIONS = ("epsilon", "epsilon_start", "epsilon_end", "exploration_fraction", "lam", "gamma")
+
 # A count of zero is meant in these; everywhere else it can only be a mistake.
 _MAY_BE_ZERO = {
     "seed",
@@ -195,7 +201,7 @@ def _check_positive(config: Any) -> None:
             continue
         if not math.isfinite(value):
             raise ConfigError(f"{name} must be finite, got {value}")
-        if name in ("epsilon", "epsilon_start", "epsilon_end", "lam", "gamma"):
+        if name in _FRACTIONS:
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"{name} must lie in [0, 1], got {value}")
         elif value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
@@ -213,6 +219,9 @@ def _check_learning(config: ExpertConfig | TransferConfig) -> None:
     _check_positive(config)
     _check_schedule(config.schedule)
     learner = config.learner
+    start, end = learner.epsilon_start, learner.epsilon_end
+    if start < end:
+        raise ConfigError(f"epsilon_start {start:g} is below epsilon_end {end:g}")
     if isinstance(learner, PQNConfig):
         rollout = learner.num_envs * learner.rollout_steps
         if rollout % learner.minibatch_size:
@@ -226,16 +235,45 @@ def _check_learning(config: ExpertConfig | TransferConfig) -> None:
                 "norm; choose norm = all or dense, or algorithm = dqn"
             )
     else:
-        if learner.update_every_steps % learner.num_envs:
-            raise ConfigError(
-                f"update_every_steps {learner.update_every_steps} must be a multiple of "
-                f"num_envs {learner.num_envs}: all environments step together"
-            )
-        if learner.learning_starts_steps > learner.replay_capacity_steps:
-            raise ConfigError(
-                f"learning_starts_steps {learner.learning_starts_steps} exceeds "
-                f"replay_capacity_steps {learner.replay_capacity_steps}: learning would never start"
-            )
+        _check_dqn(learner)
+
+
+def _check_dqn(learner: DQNConfig) -> None:
+    if learner.update_every_steps % learner.num_envs:
+        raise ConfigError(
+            f"update_every_steps {learner.update_every_steps} must be a multiple of "
+            f"num_envs {learner.num_envs}: all environments step together"
+        )
+    slots = _check_replay(
+        learner.replay_capacity_steps, learner.learning_starts_steps, "num_envs", learner.num_envs
+    )
+    if learner.n_step > slots - _STACK_SIZE:
+        raise ConfigError(
+            f"n_step {learner.n_step} must be at most {slots - _STACK_SIZE}: replay_capacity_steps "
+            f"gives each of num_envs {slots} slots, less a stack"
+        )
+    needed = (learner.n_step + 1) * learner.num_envs
+    if learner.learning_starts_steps < needed:
+        raise ConfigError(
+            f"learning_starts_steps {learner.learning_starts_steps} must be at least (n_step + 1) "
+            f"x num_envs = {learner.n_step + 1} x {learner.num_envs} = {needed}"
+        )
+
+
+def _check_replay(capacity_steps: int, starts_steps: int, envs_name: str, num_envs: int) -> int:
+    """Slots of each environment, once it is known that there are enough."""
+    slots = capacity_steps // num_envs
+    if slots < _LEAST_SLOTS:
+        raise ConfigError(
+            f"replay_capacity_steps {capacity_steps} must be at least {_LEAST_SLOTS} x {envs_name} "
+            f"= {_LEAST_SLOTS} x {num_envs} = {_LEAST_SLOTS * num_envs}"
+        )
+    if starts_steps > slots * num_envs:
+        raise ConfigError(
+            f"learning_starts_steps {starts_steps} exceeds replay_capacity_steps "
+            f"{capacity_steps} (rounded down to {slots * num_envs}, a multiple of {envs_name})"
+        )
+    return slots
 
 
 def leaves(config: Any) -> Iterator[tuple[str, Any]]:
@@ -308,10 +346,11 @@ STAGES: dict[str, type[Config]] = {
 
 def _convert(name: str, value: Any, wanted: Any) -> Any:
     """A TOML value, or text from the command line, as the field's type."""
+    read, kind = _READERS[wanted]
     try:
-        return _CONVERSIONS[wanted](value)
-    except (TypeError, ValueError, KeyError, OverflowError):
-        raise ConfigError(f"{name} must be {_KINDS[wanted]}, got {value!r}") from None
+        return read(value)
+    except (TypeError, ValueError, KeyError, ArithmeticError):
+        raise ConfigError(f"{name} must be {kind}, got {value!r}") from None
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -327,7 +366,9 @@ def _text(value: Any) -> str:
 
 
 def _truth(value: Any) -> bool:
-    return value if isinstance(value, bool) else {"true": True, "false": False}[value.lower()]
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "false": False}[_text(value).lower()]
 
 
 def _number(value: Any) -> float:
@@ -340,23 +381,19 @@ def _number(value: Any) -> float:
 
 
 def _whole(value: Any) -> int:
-    number = _number(value)
-    if number != int(number):
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError
+    # Exact, where a float would round a seed above 2**53.
+    number = Decimal(value)
+    if not number.is_finite() or abs(number) > _LARGEST_WHOLE or number != int(number):
         raise ValueError
     return int(number)
 
 
-_CONVERSIONS = {
-    int: _whole,
-    float: _number,
-    bool: _truth,
-    str: _text,
-    tuple[str, ...]: _names,
-}
-_KINDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    tuple[str, ...]: "a list of names",
+_READERS: dict[Any, tuple[Callable[[Any], Any], str]] = {
+    int: (_whole, "a whole number"),
+    float: (_number, "a number"),
+    bool: (_truth, "true or false"),
+    str: (_text, "text"),
+    tuple[str, ...]: (_names, "a list of names"),
 }

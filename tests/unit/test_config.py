@@ -57,6 +57,9 @@ def test_experts_learn_by_pqn_and_transfers_by_dqn_unless_told():
         (2.0, "total_steps", 2),
         ("1e-4", "learning_rate", 1e-4),
         (1, "gamma", 1.0),
+        (2**53 + 1, "seed", 2**53 + 1),
+        (str(2**63 - 1), "seed", 2**63 - 1),
+        (0, "seed", 0),
         ("none", "checkpoint_replay", "none"),
     ],
 )
@@ -77,6 +80,14 @@ def test_text_is_read_as_the_type_of_the_field(given, name, expected):
         ("expert", {"total_steps": 0.5}, "total_steps must be a whole number"),
         ("expert", {"total_steps": 0}, "total_steps must be positive"),
         ("expert", {"total_steps": True}, "total_steps must be a whole number"),
+        ("expert", {"total_steps": "inf"}, "total_steps must be a whole number"),
+        ("expert", {"total_steps": [1]}, "total_steps must be a whole number"),
+        ("expert", {"seed": 2**63}, "seed must be a whole number"),
+        ("expert", {"seed": "1e999999999"}, "seed must be a whole number"),
+        ("expert", {"algorithm": "dqn", "double": 1}, "double must be true or false"),
+        ("expert", {"algorithm": "dqn", "double": "yes"}, "double must be true or false"),
+        ("expert", {"exploration_fraction": 1.1}, r"exploration_fraction must lie in \[0, 1\]"),
+        ("expert", {"epsilon_start": 0.1, "epsilon_end": 0.2}, "epsilon_start 0.1 is below eps"),
         ("expert", {"learning_rate": "nan"}, "learning_rate must be a number"),
         ("expert", {"gamma": 1.5}, r"gamma must lie in \[0, 1\]"),
         ("expert", {"minibatch_size": 100}, "minibatch_size 100 must divide"),
@@ -90,8 +101,25 @@ def test_text_is_read_as_the_type_of_the_field(given, name, expected):
         ),
         (
             "expert",
-            {"algorithm": "dqn", "learning_starts_steps": 10, "replay_capacity_steps": 5},
-            "learning would never start",
+            {"algorithm": "dqn", "learning_starts_steps": 63},  # 16 environments, 3-step returns
+            r"learning_starts_steps 63 .* \(n_step \+ 1\) x num_envs = 4 x 16 = 64",
+        ),
+        ("expert", {"algorithm": "dqn", "learning_starts_steps": 0}, "learning_starts_steps 0"),
+        (
+            "expert",
+            {"algorithm": "dqn", "learning_starts_steps": 193, "replay_capacity_steps": 207},
+            r"learning_starts_steps 193 exceeds replay_capacity_steps 207 \(rounded down to 192",
+        ),
+        (
+            "expert",
+            {"algorithm": "dqn", "replay_capacity_steps": 191},
+            "replay_capacity_steps 191 must be at least 12 x num_envs = 12 x 16 = 192",
+        ),
+        (
+            "expert",
+            {"algorithm": "dqn", "learning_starts_steps": 192, "replay_capacity_steps": 192}
+            | {"n_step": 9},
+            "n_step 9 must be at most 8",
         ),
         ("transfer", {"head": "both"}, "fresh or copy"),
         ("distill", {"tasks": ["pong", "pong"]}, "tasks must be different"),
@@ -99,12 +127,32 @@ def test_text_is_read_as_the_type_of_the_field(given, name, expected):
         ("distill", {"tasks": []}, "at least one"),
         ("distill", {"epsilon": 2.0}, "epsilon"),
         ("distill", {"algorithm": "dqn"}, "algorithm"),
-        ("distill", {"learning_starts_steps": 10, "replay_capacity_steps": 5}, "never start"),
+        (
+            "distill",
+            {"learning_starts_steps": 193, "replay_capacity_steps": 207},
+            "learning_starts_steps 193 exceeds replay_capacity_steps 207",
+        ),
+        ("distill", {"learning_starts_steps": 15}, "15 must be at least envs_per_task 16"),
+        ("distill", {"replay_capacity_steps": 191}, "at least 12 x envs_per_task"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(stage, values, said):
     with pytest.raises(ConfigError, match=said):
         build(stage, **values)
+
+
+def test_what_just_fits_is_taken():
+    fits = {"learning_starts_steps": 64, "replay_capacity_steps": 192, "n_step": 3}
+    assert build("expert", algorithm="dqn", **fits)
+    longest = {"learning_starts_steps": 144, "replay_capacity_steps": 207, "n_step": 8}
+    assert build("expert", algorithm="dqn", **longest)
+    assert build("expert", exploration_fraction=1.0, epsilon_start=0.1, epsilon_end=0.1)
+    assert build("distill", learning_starts_steps=16, replay_capacity_steps=192)
+
+
+@pytest.mark.parametrize(("given", "meant"), [("True", True), ("false", False), (True, True)])
+def test_truth_in_words(given, meant):
+    assert dict(leaves(build("transfer", double=given)))["double"] is meant
 
 
 def test_distill_counts_steps_over_all_tasks():
