@@ -29,6 +29,11 @@ def save(directory, step, **changes):
     return write_checkpoint(directory, step=step, **(arguments | changes))
 
 
+def segments(checkpoint):
+    """Files of the replay, oldest first."""
+    return [checkpoint.path / name for name in checkpoint.manifest["segments"]]
+
+
 def segment(value):
     return {"frames": torch.full((5, 7), value, dtype=torch.uint8)}
 

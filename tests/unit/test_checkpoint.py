@@ -4,21 +4,23 @@ import errno
 import hashlib
 import os
 import shutil
+import weakref
+from collections.abc import Mapping
 
 import pytest
 import torch
-from saving import names, numbers, save, segment
+from saving import names, numbers, save, segment, segments
 
 from actor_mimic.errors import DataError, DivergenceError
 from actor_mimic.storage import durable
 from actor_mimic.storage.checkpoint import (
-    checkpoint_name,
     read_best,
     read_checkpoint,
     resolve_checkpoint,
     write_best,
 )
 from actor_mimic.storage.manifest import MANIFEST
+from actor_mimic.storage.naming import checkpoint_name
 from actor_mimic.storage.tensor_files import load_tensor_file
 
 
@@ -138,19 +140,49 @@ def test_old_segments_are_linked_and_not_read(tmp_path, monkeypatch):
         "actor_mimic.storage.tensor_files.file_sha256",
         lambda path: hashed.append(path.name) or original(path),
     )
-    second = save(
-        tmp_path, 2, link_segments=first.segments()[1:], replay_segments={"c": segment(3)}
-    )
+    second = save(tmp_path, 2, link_segments=segments(first)[1:], replay_segments={"c": segment(3)})
 
-    assert [path.name for path in second.segments()] == ["b.safetensors", "c.safetensors"]
-    assert os.path.samefile(first.segments()[1], second.segments()[0])
+    assert [path.name for path in segments(second)] == ["b.safetensors", "c.safetensors"]
+    assert os.path.samefile(segments(first)[1], segments(second)[0])
     assert sorted(hashed) == [
         "c.safetensors", "model.safetensors", "optimizer.safetensors", "state.json"
     ]  # fmt: skip
     shutil.rmtree(first.path)
     again = read_checkpoint(second.path)
-    frames = [int(load_tensor_file(path)["frames"][0, 0]) for path in again.segments()]
+    frames = [int(load_tensor_file(path)["frames"][0, 0]) for path in segments(again)]
     assert frames == [2, 3]
+
+
+def test_segments_are_made_and_let_go_one_at_a_time(tmp_path):
+    """A replay's segment may be as large as the replay: two at once may not fit."""
+
+    class Segment(dict):  # a plain dict cannot be referred to weakly, nor hashed
+        __hash__ = object.__hash__
+
+    alive = weakref.WeakSet()
+    asked = []
+
+    class Lazy(Mapping):
+        def __iter__(self):
+            return iter("abc")
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, name):
+            assert not list(alive), f"{name} is asked for while another is held"
+            asked.append(name)
+            made = Segment(segment("abc".index(name)))
+            alive.add(made)
+            return made
+
+    saved = save(tmp_path, 1, replay_segments=Lazy())
+
+    # The type checks of the tests look at the first one on their own account.
+    assert list(dict.fromkeys(asked)) == ["a", "b", "c"]
+    assert asked.count("b") == asked.count("c") == 1
+    frames = [int(load_tensor_file(path)["frames"][0, 0]) for path in segments(saved)]
+    assert frames == [0, 1, 2]
 
 
 def test_segments_are_copied_where_links_are_not_to_be_had(tmp_path, monkeypatch):
@@ -160,18 +192,18 @@ def test_segments_are_copied_where_links_are_not_to_be_had(tmp_path, monkeypatch
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(os, "link", refuse)
-    second = save(tmp_path, 2, link_segments=first.segments())
+    second = save(tmp_path, 2, link_segments=segments(first))
 
-    assert not os.path.samefile(first.segments()[0], second.segments()[0])
-    assert read_checkpoint(second.path).segments() == second.segments()
+    assert not os.path.samefile(segments(first)[0], segments(second)[0])
+    assert segments(read_checkpoint(second.path)) == segments(second)
 
 
 def test_a_truncated_segment_is_not_linked(tmp_path):
     first = save(tmp_path, 1, replay_segments={"a": segment(1)})
-    os.truncate(first.segments()[0], 20)
+    os.truncate(segments(first)[0], 20)
 
     with pytest.raises(DataError, match=r"a\.safetensors"):
-        save(tmp_path, 2, link_segments=first.segments())
+        save(tmp_path, 2, link_segments=segments(first))
     assert names(tmp_path) == ["step-000000001"]
 
 

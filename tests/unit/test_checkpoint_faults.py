@@ -10,12 +10,13 @@ import warnings
 
 import pytest
 import torch
-from saving import ignore, in_child, names, numbers, save, segment
+from saving import ignore, in_child, names, numbers, save, segment, segments
 
 from actor_mimic.errors import DataError, StorageError
 from actor_mimic.storage import durable
-from actor_mimic.storage.checkpoint import checkpoint_name, newest_valid, prune, read_checkpoint
+from actor_mimic.storage.checkpoint import newest_valid, prune, read_checkpoint
 from actor_mimic.storage.durable import FAULT_POINTS, clean_leftovers
+from actor_mimic.storage.naming import checkpoint_name
 from actor_mimic.storage.staging import write_files, write_manifest
 
 SAVES = [
@@ -34,7 +35,7 @@ def save_over_everything(directory, step):
         directory,
         step,
         state={"counter": "new"},
-        link_segments=old.segments(),
+        link_segments=segments(old),
         replay_segments={"b": segment(9)},
     )
 

@@ -6,9 +6,10 @@ import shutil
 import pytest
 from saving import in_child, names, save
 
-from actor_mimic.storage.checkpoint import checkpoint_name, find_checkpoints, prune, read_checkpoint
+from actor_mimic.storage.checkpoint import prune, read_checkpoint
 from actor_mimic.storage.durable import clean_leftovers
 from actor_mimic.storage.manifest import MANIFEST
+from actor_mimic.storage.naming import checkpoint_name, find_checkpoints
 
 
 def test_the_newest_is_the_highest_step_whatever_the_clock_says(tmp_path):

@@ -15,7 +15,6 @@ that were there still are.
 
 import logging
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,12 @@ from actor_mimic.storage.durable import (
     sync_path,
 )
 from actor_mimic.storage.manifest import MANIFEST, check_files, read_manifest
+from actor_mimic.storage.naming import (
+    checkpoint_name,
+    find_checkpoints,
+    step_of,
+    what_survived,
+)
 from actor_mimic.storage.staging import (
     STATE,
     check_finite,
@@ -52,7 +57,6 @@ MODEL = "model.safetensors"
 BEST = "best.json"
 MAX_STATE_BYTES = 512 << 20
 
-_STEP_NAME = re.compile(r"step-([0-9]{9,18})")
 _log = logging.getLogger(__name__)
 
 
@@ -152,10 +156,6 @@ class Checkpoint:
             raise DataError(f"{path}: expected a JSON object, got {type(state).__name__}")
         return state
 
-    def segments(self) -> list[Path]:
-        """Files of the replay, oldest first; `load_tensor_file` reads one."""
-        return [self.path / name for name in self.manifest["segments"]]
-
     def _get(self, key: str, expected: type) -> Any:
         value = self.manifest.get(key)
         if not isinstance(value, expected):
@@ -164,11 +164,6 @@ class Checkpoint:
                 f"got {value!r:.100}"
             )
         return value
-
-
-def checkpoint_name(step: int) -> str:
-    """``step-000001000`` for step 1000, so that names sort by step."""
-    return f"step-{step:09d}"
 
 
 def write_checkpoint(
@@ -192,7 +187,9 @@ def write_checkpoint(
         tensors: groups by plain name; ``model`` must be finite.
         state: JSON data, finite.
         manifest: JSON data to be put into the manifest: kind, tasks, network, config, parents, ...
-        replay_segments: new segments of the replay by plain name, in order.
+        replay_segments: new segments of the replay by plain name, in order. Each is asked for
+            once, written and let go before the next: a mapping that makes them when asked never
+            has two in memory.
         link_segments: segments of an earlier checkpoint that still count, oldest first. They are
             hard-linked, and their recorded hashes are taken over.
 
@@ -224,7 +221,7 @@ def write_checkpoint(
         put_in_place(temporary, target)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise StorageError(f"cannot save {target}: {error}; {_what_survived(directory)}") from error
+        raise StorageError(f"cannot save {target}: {error}; {what_survived(directory)}") from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -242,20 +239,11 @@ def read_checkpoint(path: Path, *, verify: bool = True) -> Checkpoint:
         DataError: naming the file, what was expected and what came.
     """
     manifest = read_manifest(path)
-    named = _step_of(path.name)
+    named = step_of(path.name)
     if named not in (None, manifest["step"]):
         raise DataError(f"{path / MANIFEST}: expected step {named}, got {manifest['step']}")
     check_files(path, manifest, hashed=frozenset(manifest["files"] if verify else ()))
     return Checkpoint(path, manifest)
-
-
-def find_checkpoints(directory: Path) -> list[Path]:
-    """Directories that are named like checkpoints, by rising step; links are not among them."""
-    if not directory.is_dir():
-        return []
-    steps = {path: _step_of(path.name) for path in directory.iterdir()}
-    found = [(step, path) for path, step in steps.items() if step is not None]
-    return [path for _, path in sorted(found) if path.is_dir() and not path.is_symlink()]
 
 
 def newest_valid(directory: Path, on_damaged: Callable[[Path, str], None]) -> Checkpoint | None:
@@ -307,7 +295,7 @@ def prune(directory: Path, *, keep_last: int = 2, keep: frozenset[int] = frozens
     removed: list[int] = []
     num_valid = 0
     for path in reversed(find_checkpoints(directory)):
-        step = _step_of(path.name)
+        step = step_of(path.name)
         if num_valid < keep_last:
             num_valid += _is_valid(path, hashed=True)
         elif step is not None and step not in keep and _is_valid(path, hashed=False):
@@ -385,11 +373,6 @@ def read_best(run: Path) -> Best | None:
     return Best(step, float(score))
 
 
-def _step_of(name: str) -> int | None:
-    match = _STEP_NAME.fullmatch(name)
-    return int(match[1]) if match else None
-
-
 def _is_valid(path: Path, *, hashed: bool) -> bool:
     try:
         checkpoint = read_checkpoint(path, verify=False)
@@ -398,14 +381,6 @@ def _is_valid(path: Path, *, hashed: bool) -> bool:
     except DataError:
         return False
     return True
-
-
-def _what_survived(directory: Path) -> str:
-    try:
-        found = find_checkpoints(directory)
-    except OSError:
-        return "the directory cannot be read"
-    return f"the newest checkpoint there is {found[-1].name}" if found else "there is none yet"
 
 
 def _warn(path: Path, reason: str) -> None:

@@ -84,6 +84,8 @@ def write_replay(
 ) -> dict[str, dict[str, Any]]:
     """Link the old segments and write the new ones; the manifest entries of both, in order.
 
+    A new one is asked for only when it is its turn, and let go once it is written.
+
     Raises:
         DataError: if an old one is not what its checkpoint says.
     """
@@ -100,9 +102,10 @@ def write_replay(
         _link(path, directory / name)
         entries[name] = entry
     fault_point("save-segments-linked")
-    for stem, segment in new.items():
+    for stem in new:
         name = f"{REPLAY}/{stem}.safetensors"
-        entries[name] = write_tensor_file(directory / name, segment)
+        # Without a name for the segment, which would hold it while the next one is made.
+        entries[name] = write_tensor_file(directory / name, new[stem])
     sync_path(directory / REPLAY)
     return entries
 
