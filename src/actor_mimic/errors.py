@@ -58,12 +58,6 @@ class LockedError(ActorMimicError):
     exit_code: int = 75
 
 
-class UnsafeError(ActorMimicError):
-    """A file could run code when loaded, and the user has not allowed that."""
-
-    exit_code: int = 77
-
-
 class ConfigError(ActorMimicError):
     """A recipe or configuration has an unknown key or settings that contradict each other."""
 
@@ -92,12 +86,12 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
 
 
 class Interrupted(ActorMimicError):  # noqa: N818  (a stop that was asked for is no error)
-    """A stage was asked to stop by a signal; its last checkpoint holds what it had done.
+    """Work was asked to stop by a signal; a stage's last checkpoint holds what it had done.
 
     Attributes:
         exit_code: 130 after an interrupt from the keyboard, 143 after any other signal.
     """
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by signal {signal_number}; the same command goes on from here")
+        super().__init__(f"stopped by signal {signal_number}")
         self.exit_code = 130 if signal_number == signal.SIGINT else 143

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -189,6 +190,17 @@ def test_show_tells_step_and_parents(runs: Path) -> None:
     assert shown["parents"][0]["model_sha256"] == student["model_sha256"]
 
 
+def test_show_tells_the_scores_that_were_measured(runs: Path) -> None:
+    shown = json.loads(call("show", "student", "--json", cwd=runs).stdout)
+    done = json.loads((runs / "student" / "complete.json").read_text())
+
+    (scores,) = shown["scores"]
+    assert scores["tasks"][TASK]["mean"] == done["scores"][TASK]["mean"]
+    text = call("show", "student", cwd=runs).stdout
+    assert "protocol paper, epsilon 0.05" in text
+    assert "stderr" in text
+
+
 def test_doctor_and_games(runs: Path) -> None:
     assert json.loads(call("doctor", "--json", cwd=runs).stdout)["atari_roms"] > 100
     assert json.loads(call("games", "--json", cwd=runs).stdout)["pong"] == [-20.7, 14.6]
@@ -208,6 +220,21 @@ def test_doctor_and_games(runs: Path) -> None:
         (["distill", "pong"], 2, "TASK=CHECKPOINT"),
         (["transfer", "pong", "--from=student"], 65, "shape"),
         (["run", "no-such-recipe"], 2, "demo"),
+        (["train-expert", TASK, "--set=seed=1"], 78, "write --seed"),
+        (["train-expert", TASK, "--set=task=pong"], 78, "write TASK"),
+        (["train-expert", TASK, "--set=gamma=0.9", "--set=gamma=0.8"], 78, "gamma is given twice"),
+        (["train-expert", TASK, "--total-steps=9", "--set=total_steps=8"], 78, "total_steps"),
+        (["distill", f"{TASK}=pqn", "--total-steps=9", "--set=steps_per_task=8"], 78, "twice"),
+        (["transfer", TASK, "--epsilon-start=1", "--set=epsilon_start=0.5"], 78, "twice"),
+        (["transfer", TASK, "--from=student", "--set=width=1"], 78, "width with --from"),
+        (["distill"], 2, "TASK=CHECKPOINT"),
+        (["evaluate", "random", "--tasks", "pnog"], 2, "did you mean 'pong'"),
+        (["evaluate", "student", "--tasks", "gym:CartPole-v0"], 2, f"did you mean '{TASK}'"),
+        (["play", "student", "--video=film.avi"], 2, ".mp4"),
+        (["play", "student", "--video=nowhere/film.mp4"], 2, "nowhere"),
+        (["play", "student", "--video=film.mp4", "--epsilon=2"], 2, "[0, 1]"),
+        (["play", "student", "--video=film.mp4", "--max-steps=0"], 2, "--max-steps"),
+        (["play", "student", "--video=film.mp4", "--task=pong"], 2, "not 'pong'"),
     ],
 )
 def test_bad_input_is_named(arguments: list[str], code: int, said: str, runs: Path) -> None:
@@ -253,3 +280,32 @@ def test_help_comes_without_pytorch(verb: str, runs: Path) -> None:
     )  # fmt: skip
     assert result.returncode == 0
     assert "torch" not in result.stderr
+
+
+COMMON = (
+    "run-dir seed device precision threads total-steps eval-every-steps checkpoint-every-steps "
+    "protocol set json"
+)
+OPTIONS = {
+    "train-expert": f"{COMMON} algorithm",
+    "distill": COMMON,
+    "transfer": f"{COMMON} from head algorithm epsilon-start",
+    "run": "run-dir device threads yes json",
+    "evaluate": "tasks episodes protocol epsilon seed device json",
+    "play": "video task protocol epsilon seed max-steps",
+    "show": "json",
+    "report": "",
+    "games": "json",
+    "doctor": "json",
+}
+
+
+@pytest.mark.parametrize("verb", OPTIONS)
+def test_options_keep_their_names(verb: str, runs: Path) -> None:
+    """Scripts of users name them: a name that goes is a change that breaks."""
+    text = call(verb, "--help", cwd=runs).stdout
+
+    found = set(re.findall(r"^\W*--([a-z-]+)", text, flags=re.MULTILINE))
+    assert found == set(OPTIONS[verb].split())
+    assert f"actor-mimic {verb}" in text.split("positional")[0].split("For example:")[1]
+    assert "None" not in text

@@ -1,6 +1,6 @@
 """Films of a policy at play, in the game's own colours."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def record_film(
     epsilon: float,
     seed: int,
     max_steps: int,
-) -> Iterator[tuple[int, float | None]]:
+) -> Generator[tuple[int, float | None]]:
     """Plays one game and films it; yields the steps so far and, once the game is over, its score.
 
     Args:

@@ -5,7 +5,9 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
 
 from actor_mimic.errors import Interrupted, UsageError
 
@@ -13,6 +15,20 @@ if TYPE_CHECKING:
     from actor_mimic.storage.checkpoint import Checkpoint
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+GOES_ON = "stopping after one checkpoint; the same command goes on from there"
+
+# What help calls the values. An option that may be left out says in its text what happens then.
+Task = Annotated[str, arg(metavar="TASK")]
+OptionalTask = Annotated[str | None, arg(metavar="TASK", help_behavior_hint="")]
+Tasks = Annotated[tuple[str, ...], arg(metavar="TASK [TASK ...]", help_behavior_hint="")]
+CheckpointName = Annotated[str, arg(metavar="CHECKPOINT")]
+RunPath = Annotated[Path, arg(metavar="PATH")]
+OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
+Number = Annotated[int, arg(metavar="N")]
+OptionalNumber = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
+OptionalProbability = Annotated[float | None, arg(metavar="P", help_behavior_hint="")]
+Device = Annotated[str, arg(metavar="DEVICE")]
+Switch = Annotated[bool, arg(help_behavior_hint="")]
 
 
 class Stop:
@@ -20,9 +36,13 @@ class Stop:
 
     Called, it answers the number of that signal, or None. The stages ask between two steps, so
     that what they save is whole.
+
+    Args:
+        saying: what to tell a person when the first signal comes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, saying: str = GOES_ON) -> None:
+        self._saying = saying
         self._number: int | None = None
         for number in STOP_SIGNALS:
             signal.signal(number, self._remember)
@@ -35,7 +55,7 @@ class Stop:
         if self._number is not None:
             os._exit(Interrupted(number).exit_code)
         self._number = number
-        notice("stopping after one checkpoint; the same command goes on from there")
+        notice(self._saying)
 
 
 def notice(text: str) -> None:

@@ -6,46 +6,72 @@ Imports that need PyTorch wait until a verb runs, so that ``--help`` is there at
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
-from actor_mimic.config import Config, build_config
-from actor_mimic.errors import UsageError
-from actor_mimic.verbs.arguments import Stop, checkpoint_argument, named_value, notice
+from actor_mimic.config import Config, NetworkConfig, build_config
+from actor_mimic.errors import ConfigError, UsageError
+from actor_mimic.verbs.arguments import (
+    CheckpointName,
+    Device,
+    Number,
+    OptionalNumber,
+    OptionalPath,
+    OptionalProbability,
+    Stop,
+    Switch,
+    Task,
+    checkpoint_argument,
+    named_value,
+    notice,
+)
 
 if TYPE_CHECKING:
     from actor_mimic.storage.records import Record
+
+NETWORK_SETTINGS = tuple(entry.name for entry in fields(NetworkConfig))
+# Settings that have an argument of their own, with a default that --set would contradict unseen.
+OWN_ARGUMENTS = {
+    "algorithm": "--algorithm",
+    "head": "--head",
+    "protocol": "--protocol",
+    "seed": "--seed",
+    "task": "TASK",
+    "tasks": "TASK=CHECKPOINT",
+}
 
 
 @dataclass(frozen=True)
 class Common:
     """Options that every learning stage has."""
 
-    run_dir: Path | None = None
-    """Where the run is kept; the same command goes on with an unfinished one."""
-    seed: int = 0
+    run_dir: OptionalPath = None
+    """Where the run is kept, and goes on from. Left out: runs/ and a name from the arguments."""
+    seed: Number = 0
     """Decides weights, games and exploration."""
-    device: str = "auto"
+    device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the torsos; output layers always run in float32."""
-    threads: int = 0
+    threads: Number = 0
     """CPU threads of PyTorch and of the emulators; 0 takes all cores."""
-    total_steps: int | None = None
+    total_steps: OptionalNumber = None
     """Budget in steps (a step is four Atari frames); of distill, over all tasks together."""
-    eval_every_steps: int | None = None
+    eval_every_steps: OptionalNumber = None
     """Steps between evaluations; 0 for none."""
-    checkpoint_every_steps: int | None = None
+    checkpoint_every_steps: OptionalNumber = None
     """Steps between checkpoints."""
     protocol: Literal["paper", "sticky"] = "paper"
     """paper: no-op starts, a lost life ends a training episode; sticky: repeated actions."""
-    set: UseAppendAction[tuple[str, ...]] = ()
-    """NAME=VALUE of any other hyper-parameter; may be given again and again."""
-    json: bool = False
+    set: UseAppendAction[
+        Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE", help_behavior_hint="")]
+    ] = ()
+    """Any other hyper-parameter (docs/settings.md lists them); may be given again and again."""
+    json: Switch = False
     """Print the result as one JSON object on standard output."""
 
 
@@ -53,13 +79,13 @@ class Common:
 class TrainExpert:
     """Train a Q-network on one task.
 
-    Examples:
+    For example:
       actor-mimic train-expert pong
       actor-mimic train-expert gym:CartPole-v1 --algorithm dqn --total-steps 50_000
       actor-mimic train-expert boxing --set width=1.0 --set learning_rate=1e-4
     """
 
-    task: Positional[str]
+    task: Positional[Task]
     """An Atari game (see: actor-mimic games), or gym: and a Gymnasium id."""
     common: OmitArgPrefixes[Common] = Common()
     algorithm: Literal["pqn", "dqn"] = "pqn"
@@ -81,20 +107,26 @@ class TrainExpert:
 class Distill:
     """Teach one network several tasks from their teachers.
 
-    Examples:
+    For example:
       actor-mimic distill pong=runs/expert-pong-pqn-0 boxing=runs/expert-boxing-pqn-0
       actor-mimic distill pong=RUN boxing=RUN@best --set temperature=0.01
     """
 
-    teachers: Positional[tuple[str, ...]]
-    """TASK=CHECKPOINT of each task: a run (its last checkpoint; RUN@best for its best one) or a
-    checkpoint directory."""
+    teachers: Positional[
+        Annotated[
+            tuple[str, ...],
+            tyro.conf.arg(metavar="TASK=CHECKPOINT [TASK=CHECKPOINT ...]", help_behavior_hint=""),
+        ]
+    ]
+    """Tasks and teachers: a run (its last checkpoint, or RUN@best) or a checkpoint directory."""
     common: OmitArgPrefixes[Common] = Common()
 
     def run(self) -> int:
         """Does it; returns the exit code."""
         from actor_mimic.stages.launch import run_distill
 
+        if not self.teachers:
+            raise UsageError("distill needs at least one teacher: TASK=CHECKPOINT")
         named = dict(named_value(text, "TASK=CHECKPOINT") for text in self.teachers)
         if len(named) != len(self.teachers):
             raise UsageError("every task needs exactly one teacher, a task was named twice")
@@ -112,21 +144,24 @@ class Distill:
 class Transfer:
     """Train a Q-network on a new task from a student's or an expert's weights.
 
-    Examples:
+    For example:
       actor-mimic transfer breakout --from runs/student
       actor-mimic transfer breakout                    # random weights, to compare with
     """
 
-    task: Positional[str]
+    task: Positional[Task]
     """An Atari game, or gym: and a Gymnasium id."""
     common: OmitArgPrefixes[Common] = Common()
-    from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """A student or an expert (a run or a checkpoint); without one, weights are random."""
+    from_: Annotated[
+        CheckpointName | None,
+        tyro.conf.arg(name="from", metavar="CHECKPOINT", help_behavior_hint=""),
+    ] = None
+    """A student or an expert: a run (or RUN@best), a checkpoint. Left out: random weights."""
     head: Literal["fresh", "copy"] = "fresh"
     """fresh: a new output layer; copy: the outputs of the actions that both have."""
     algorithm: Literal["dqn", "pqn"] = "dqn"
     """As for train-expert."""
-    epsilon_start: float | None = None
+    epsilon_start: OptionalProbability = None
     """Exploration at the first step; lower than 1 keeps more of what the weights know."""
 
     def run(self) -> int:
@@ -141,6 +176,8 @@ class Transfer:
         if self.epsilon_start is not None:
             values["epsilon_start"] = self.epsilon_start
         config = _build("transfer", values, self.common)
+        if self.from_ is not None:
+            _refuse_network(self.common)
         parent = None if self.from_ is None else checkpoint_argument(self.from_)
         arm = "random" if parent is None else parent.model_sha256[:8]
         path = self.common.run_dir or _default_dir("transfer", self.task, arm, self.common.seed)
@@ -151,20 +188,22 @@ class Transfer:
 class Run:
     """Run a recipe: experts, student, transfer, table, report.
 
-    Examples:
+    For example:
       actor-mimic run demo
       actor-mimic run my-recipe.toml --run-dir runs/mine
     """
 
-    recipe: Positional[str]
+    recipe: Positional[Annotated[str, tyro.conf.arg(metavar="RECIPE")]]
     """demo, small-transfer, paper-multitask, paper-transfer, or a TOML file."""
-    run_dir: Path | None = None
-    """Where its runs are kept. [default: runs/RECIPE]"""
-    device: str = "auto"
+    run_dir: OptionalPath = None
+    """Where its runs are kept. Left out: runs/RECIPE."""
+    device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
-    yes: bool = False
+    threads: Number = 0
+    """CPU threads of PyTorch and of the emulators; 0 takes all cores."""
+    yes: Switch = False
     """Start even if it is predicted to take more than 12 hours."""
-    json: bool = False
+    json: Switch = False
     """Print the result as one JSON object on standard output."""
 
     def run(self) -> int:
@@ -177,7 +216,13 @@ class Run:
         recipe = load_recipe(self.recipe)
         path = self.run_dir or Path("runs") / recipe.name
         result = run_recipe(
-            recipe, path, device=self.device, yes=self.yes, stop=Stop(), notice=notice
+            recipe,
+            path,
+            device=self.device,
+            threads=self.threads,
+            yes=self.yes,
+            stop=Stop(),
+            notice=notice,
         )
         report = write_report(path)
         print(text_table(path), file=sys.stderr)
@@ -194,7 +239,23 @@ def _build(stage: str, values: dict[str, Any], common: Common) -> Config:
         value = getattr(common, name)
         if value is not None and not (name == "total_steps" and stage == "distill"):
             asked[name] = value
-    return build_config(stage, asked | dict(named_value(text, "NAME=VALUE") for text in common.set))
+    for text in common.set:
+        name, value = named_value(text, "NAME=VALUE")
+        own = OWN_ARGUMENTS.get(name)
+        if own is not None:
+            raise ConfigError(f"--set {name}: write {own} instead")
+        if name in asked:
+            raise ConfigError(f"{name} is given twice, and one of them is --set {text}")
+        asked[name] = value
+    return build_config(stage, asked)
+
+
+def _refuse_network(common: Common) -> None:
+    """The weights that a transfer starts from decide the shape of its network."""
+    for text in common.set:
+        name, _ = named_value(text, "NAME=VALUE")
+        if name in NETWORK_SETTINGS:
+            raise ConfigError(f"{name} with --from: the parent's weights decide the network")
 
 
 def _default_dir(*parts: str | int) -> Path:

@@ -6,39 +6,54 @@ Imports that need PyTorch wait until a verb runs, so that ``--help`` is there at
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from actor_mimic.errors import ActorMimicError, UsageError
-from actor_mimic.verbs.arguments import Stop, checkpoint_argument, notice
+from actor_mimic.errors import ActorMimicError, DataError, Interrupted, UsageError, did_you_mean
+from actor_mimic.verbs.arguments import (
+    CheckpointName,
+    Device,
+    Number,
+    OptionalProbability,
+    OptionalTask,
+    RunPath,
+    Stop,
+    Switch,
+    Tasks,
+    checkpoint_argument,
+    notice,
+)
+
+if TYPE_CHECKING:
+    from actor_mimic.storage.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
 class Evaluate:
     """Play whole games and report raw scores.
 
-    Examples:
+    For example:
       actor-mimic evaluate runs/expert-pong-pqn-0
       actor-mimic evaluate runs/student --tasks pong --episodes 100 --protocol sticky --json
       actor-mimic evaluate random --tasks pong boxing
     """
 
-    checkpoint: Positional[str]
-    """A run, a checkpoint directory, or: random."""
-    tasks: tuple[str, ...] = ()
-    """Which tasks. [default: all that the checkpoint plays]"""
-    episodes: int = 30
+    checkpoint: Positional[CheckpointName]
+    """A run (its last checkpoint; RUN@best for its best one), a checkpoint directory, or random."""
+    tasks: Tasks = ()
+    """Which tasks. Left out: all that the checkpoint plays."""
+    episodes: Number = 30
     """Games per task."""
     protocol: Literal["paper", "sticky"] = "paper"
     """How games start, and how noisy they are."""
-    epsilon: float | None = None
-    """Probability of a random action. [default: 0.05 for paper, 0.01 for sticky]"""
-    seed: int = 0
+    epsilon: OptionalProbability = None
+    """Probability of a random action. Left out: 0.05 for paper, 0.01 for sticky."""
+    seed: Number = 0
     """Of the games."""
-    device: str = "auto"
+    device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
-    json: bool = False
+    json: Switch = False
     """Print one JSON object on standard output."""
 
     def run(self) -> int:
@@ -54,14 +69,15 @@ class Evaluate:
             raise UsageError(f"--episodes must be at least 1, got {self.episodes}")
         protocol = protocol_named(self.protocol)
         epsilon = protocol.evaluation_epsilon if self.epsilon is None else self.epsilon
-        if not 0.0 <= epsilon <= 1.0:
-            raise UsageError(f"--epsilon must lie in [0, 1], got {epsilon}")
-        compute = choose_compute(self.device)
-        compute.start()
+        _check_probability("--epsilon", epsilon)
         checkpoint = None if self.checkpoint == RANDOM else checkpoint_argument(self.checkpoint)
         tasks = self.tasks or (() if checkpoint is None else tuple(checkpoint.tasks))
         if not tasks:
             raise UsageError("random plays anything: say which with --tasks")
+        for task in tasks:
+            _check_task(task, checkpoint)
+        compute = choose_compute(self.device)
+        compute.start()
         scores = {}
         with StageProgress("evaluate", 0) as progress:
             measuring = Measuring(
@@ -71,7 +87,7 @@ class Evaluate:
                 episodes=self.episodes,
                 seed=self.seed,
                 num_threads=compute.threads,
-                stop=Stop(),
+                stop=Stop("stopping"),
                 on_game=progress.on_game,
             )
             for task in tasks:
@@ -91,23 +107,23 @@ class Evaluate:
 class Play:
     """Film one game.
 
-    Examples:
+    For example:
       actor-mimic play runs/student --task pong --video pong.mp4
     """
 
-    checkpoint: Positional[str]
-    """A run or a checkpoint directory."""
-    video: Path
+    checkpoint: Positional[CheckpointName]
+    """A run (its last checkpoint; RUN@best for its best one) or a checkpoint directory."""
+    video: RunPath
     """The MP4 file to write."""
-    task: str | None = None
-    """Which game. [default: the only one that it plays]"""
+    task: OptionalTask = None
+    """Which game. Left out: the only one that the checkpoint plays."""
     protocol: Literal["paper", "sticky"] = "paper"
     """How the game starts, and how noisy it is."""
-    epsilon: float | None = None
-    """Probability of a random action. [default: 0.05 for paper, 0.01 for sticky]"""
-    seed: int = 0
+    epsilon: OptionalProbability = None
+    """Probability of a random action. Left out: 0.05 for paper, 0.01 for sticky."""
+    seed: Number = 0
     """Of the game."""
-    max_steps: int = 27_000
+    max_steps: Number = 27_000
     """The film ends here if the game does not."""
 
     def run(self) -> int:
@@ -118,23 +134,39 @@ class Play:
         from actor_mimic.teachers.own import load_teacher
 
         protocol = protocol_named(self.protocol)
+        epsilon = protocol.evaluation_epsilon if self.epsilon is None else self.epsilon
+        _check_probability("--epsilon", epsilon)
+        if self.max_steps < 1:
+            raise UsageError(f"--max-steps must be at least 1, got {self.max_steps}")
+        if self.video.suffix.lower() != ".mp4":
+            raise UsageError(f"--video must name an .mp4 file, got {self.video}")
+        if not self.video.parent.is_dir():
+            raise UsageError(f"--video: there is no directory {self.video.parent}")
         checkpoint = checkpoint_argument(self.checkpoint)
         task = self.task
         if task is None:
             if len(checkpoint.tasks) != 1:
                 raise UsageError(f"say which game with --task: {', '.join(checkpoint.tasks)}")
             (task,) = checkpoint.tasks
+        _check_task(task, checkpoint)
         teacher = load_teacher(checkpoint, task, choose_compute("cpu"))
         film = record_film(
             teacher.act,
             task,
             self.video,
             protocol=protocol,
-            epsilon=protocol.evaluation_epsilon if self.epsilon is None else self.epsilon,
+            epsilon=epsilon,
             seed=self.seed,
             max_steps=self.max_steps,
         )
-        *_, (steps, score) = film
+        stop = Stop("stopping; there will be no film")
+        steps, score = 0, None
+        for played in film:
+            steps, score = played
+            signal_number = stop()
+            if signal_number is not None:
+                film.close()
+                raise Interrupted(signal_number)
         ending = "not over yet" if score is None else f"score {score:g}"
         notice(f"{self.video}: {task}, {steps} steps, {ending}")
         return 0
@@ -144,13 +176,13 @@ class Play:
 class Show:
     """Say what a checkpoint is: task, step, network, parents, scores.
 
-    Examples:
+    For example:
       actor-mimic show runs/student
     """
 
-    checkpoint: Positional[str]
-    """A run or a checkpoint directory."""
-    json: bool = False
+    checkpoint: Positional[CheckpointName]
+    """A run (its last checkpoint; RUN@best for its best one) or a checkpoint directory."""
+    json: Switch = False
     """Print one JSON object on standard output."""
 
     def run(self) -> int:
@@ -169,13 +201,17 @@ class Show:
             "parents": checkpoint.parents,
             "config": checkpoint.config,
             "versions": checkpoint.manifest.get("versions"),
+            "scores": _kept_scores(checkpoint),
         }
         if self.json:
             print(json.dumps(facts))
             return 0
+        scores = facts.pop("scores")
         for name, value in facts.items():
             text = value if isinstance(value, str | int) else json.dumps(value)
             print(f"{name:14} {text}")
+        for result in scores:
+            _print_scores(result)
         return 0
 
 
@@ -183,12 +219,12 @@ class Show:
 class Report:
     """Write a recipe's report.html again, from its records.
 
-    Examples:
+    For example:
       actor-mimic report runs/demo
     """
 
-    path: Positional[Path]
-    """The directory of a recipe's runs."""
+    path: Positional[RunPath]
+    """The directory of a recipe's runs, or of one run."""
 
     def run(self) -> int:
         """Writes the page and prints its path."""
@@ -202,11 +238,11 @@ class Report:
 class Games:
     """List the Atari games, with published random and human scores.
 
-    Examples:
+    For example:
       actor-mimic games
     """
 
-    json: bool = False
+    json: Switch = False
     """Print one JSON object on standard output."""
 
     def run(self) -> int:
@@ -230,11 +266,11 @@ class Games:
 class Doctor:
     """Say what this machine has: versions, device, precision, memory, ROMs.
 
-    Examples:
+    For example:
       actor-mimic doctor
     """
 
-    json: bool = False
+    json: Switch = False
     """Print one JSON object on standard output."""
 
     def run(self) -> int:
@@ -264,14 +300,65 @@ class Doctor:
         return 0
 
 
+def _check_probability(option: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise UsageError(f"{option} must lie in [0, 1], got {value}")
+
+
+def _check_task(task: str, checkpoint: "Checkpoint | None") -> None:
+    """Refuses what the checkpoint does not play, or, of random play, a game that does not exist."""
+    if checkpoint is not None:
+        if task not in checkpoint.tasks:
+            raise UsageError(
+                f"{checkpoint.path} plays {', '.join(checkpoint.tasks)}, not {task!r}"
+                f"{did_you_mean(task, checkpoint.tasks)}"
+            )
+        return
+    from actor_mimic.envs.gymnasium import TASK_PREFIX
+
+    if not task.startswith(TASK_PREFIX):
+        from actor_mimic.envs.atari import atari_games
+
+        if task not in atari_games():
+            raise UsageError(f"unknown game {task!r}{did_you_mean(task, atari_games())}")
+
+
+def _kept_scores(checkpoint: "Checkpoint") -> list[dict[str, Any]]:
+    """What its run measured of exactly these weights; empty if nothing."""
+    from actor_mimic.storage.run_dir import read_run_json
+
+    if checkpoint.run is None:
+        return []
+    found = []
+    for path in sorted((checkpoint.run / "evaluations").glob("*.json")):
+        try:
+            content = read_run_json(checkpoint.run, f"evaluations/{path.name}")
+            if content["checkpoint"] != checkpoint.model_sha256:
+                continue
+            figures = {
+                task: {name: value for name, value in scores.items() if name != "scores"}
+                for task, scores in content["tasks"].items()
+            }
+            found.append(
+                {"protocol": content["protocol"], "epsilon": content["epsilon"], "tasks": figures}
+            )
+        except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
+            notice(f"{path} is not shown: {error}")
+    return found
+
+
 def _print_scores(result: dict[str, Any]) -> None:
     """One line per task, for people."""
     print(f"protocol {result['protocol']}, epsilon {result['epsilon']:g}")
-    print(f"{'task':22}{'games':>6}{'mean':>12}{'median':>12}  95 % interval")
+    print(
+        f"{'task':22}{'games':>6}{'mean':>12}{'stderr':>10}{'median':>12}{'human':>8}"
+        "  95 % interval"
+    )
     for task, scores in result["tasks"].items():
-        interval = scores["ci95"]
-        shown = "-" if interval is None else f"[{interval[0]:.1f}, {interval[1]:.1f}]"
+        interval, stderr, human = scores["ci95"], scores["stderr"], scores["human_normalised"]
         print(
-            f"{task:22}{scores['episodes']:6d}{scores['mean']:12.1f}{scores['median']:12.1f}"
-            f"  {shown}"
+            f"{task:22}{scores['episodes']:6d}{scores['mean']:12.1f}"
+            f"{'-' if stderr is None else format(stderr, '.1f'):>10}{scores['median']:12.1f}"
+            f"{'-' if human is None else format(human, '.0%'):>8}"
+            f"  {'-' if interval is None else f'[{interval[0]:.1f}, {interval[1]:.1f}]'}"
         )
