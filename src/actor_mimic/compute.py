@@ -10,6 +10,8 @@ from torch import nn
 
 from actor_mimic.errors import ConfigError, UnavailableError, did_you_mean
 
+CGROUPS = Path("/sys/fs/cgroup")  # version 2
+
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -34,12 +36,13 @@ class Compute:
     def start(self) -> None:
         """Sets the process-wide thread count, and how CUDA computes.
 
-        Matrix products in float32 stay in float32: TF32 would round the inputs of the output
-        layers to 11 bits, and these layers are why there is float32 beside bfloat16.
+        Matrix products and convolutions in float32 stay in float32: TF32 would round their
+        inputs to 11 bits, and who asks for float32 beside bfloat16 asks for more.
         """
         torch.set_num_threads(self.threads)
         if self.device != "cpu":
             torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.allow_tf32 = False
             torch.backends.cudnn.benchmark = True
 
 
@@ -49,7 +52,8 @@ def choose_compute(device: str = "auto", precision: str = "auto", threads: int =
     Args:
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         precision: of the torsos: ``auto``, ``float32`` or ``bfloat16``. ``auto`` takes bfloat16
-            where the processor multiplies it natively; emulated, it is slower than float32.
+            where the device multiplies it natively (a GPU of compute capability 8.0 or more);
+            emulated, it is slower than float32.
         threads: of PyTorch on the CPU; 0 takes all cores that this process may use.
 
     Raises:
@@ -62,7 +66,7 @@ def choose_compute(device: str = "auto", precision: str = "auto", threads: int =
     if threads < 0:
         raise ConfigError(f"threads must be 0 (all cores) or more, got {threads}")
     if precision == "auto":
-        native = device != "cpu" or cpu_multiplies_bfloat16()
+        native = cpu_multiplies_bfloat16() if device == "cpu" else _cuda_multiplies_bfloat16(device)
         precision = "bfloat16" if native else "float32"
     if precision not in PRECISIONS:
         raise ConfigError(
@@ -87,29 +91,64 @@ def _check_device(device: str) -> None:
 
 
 def available_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that this process may run on, and whose time its control group may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    limits = [cores or 1]
+    for group in _control_groups():
+        quota, _, period = (_read(group / "cpu.max") or "").partition(" ")
+        if quota.isdecimal() and period.isdecimal():
+            limits.append(max(1, int(quota) // int(period)))
+    return min(limits)
+
+
+def _cuda_multiplies_bfloat16(device: str) -> bool:
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def cpu_multiplies_bfloat16() -> bool:
     """Whether the processor has bfloat16 instructions; False where that cannot be read."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
+    text = _read(Path("/proc/cpuinfo")) or ""
     return "avx512_bf16" in text or "amx_bf16" in text
 
 
 def available_memory_bytes() -> int:
-    """Memory that a new allocation can take without swapping; a guess where it cannot be read."""
+    """Memory that a new allocation can take without swapping; a guess where it cannot be read.
+
+    The least of what the machine and each control group around this process have left. Cached
+    files do not count as taken where the kernel says how much of them it would give back.
+    """
+    left = [_machine_memory_bytes()]
+    for group in _control_groups():
+        limit = _read(group / "memory.max") or ""
+        used = _read(group / "memory.current") or ""
+        if limit.isdecimal() and used.isdecimal():
+            cached = re.search(r"^inactive_file (\d+)$", _read(group / "memory.stat") or "", re.M)
+            taken = int(used) - (int(cached[1]) if cached else 0)
+            left.append(max(0, int(limit) - max(0, taken)))
+    return min(left)
+
+
+def _machine_memory_bytes() -> int:
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", _read(Path("/proc/meminfo")) or "", re.M)
+    if found:
+        return int(found[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _control_groups() -> list[Path]:
+    """Directories of the version 2 control group of this process and of those around it."""
+    found = re.search(r"^0::/(.*)$", _read(Path("/proc/self/cgroup")) or "", re.M)
+    if not found:
+        return []
+    own = CGROUPS / found[1]
+    return [group for group in (own, *own.parents) if group.is_relative_to(CGROUPS)]
+
+
+def _read(path: Path) -> str | None:
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        kib = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
-        return int(kib) * 1024
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        return path.read_text().strip()
+    except OSError:
+        return None
 
 
 def require_memory(needed_bytes: int, purpose: str) -> None:

@@ -29,6 +29,21 @@ def no_cuda(monkeypatch):
 def two_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 0))
+
+
+@pytest.fixture
+def files(monkeypatch):
+    """What the kernel's files say, by path; others are not there."""
+    content: dict[str, str] = {}
+
+    def read(path):
+        if str(path) not in content:
+            raise FileNotFoundError(path)
+        return content[str(path)]
+
+    monkeypatch.setattr(compute.Path, "read_text", read)
+    return content
 
 
 @pytest.mark.usefixtures("no_cuda")
@@ -46,6 +61,21 @@ def test_auto_with_cuda(monkeypatch):
     assert choose_compute(threads=3) == Compute("cuda", "bfloat16", 3)
     assert choose_compute("cuda:1", "float32", 1) == Compute("cuda:1", "float32", 1)
     assert choose_compute("cpu").precision == "float32"
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((12, 0), "bfloat16")]
+)
+def test_old_gpus_only_emulate_bfloat16(monkeypatch, capability, precision):
+    asked = []
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda device: asked.append(device) or capability
+    )
+
+    assert choose_compute("cuda:1").precision == precision
+    assert asked == ["cuda:1"]
+    assert choose_compute("cuda:1", "bfloat16").precision == "bfloat16"
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -76,10 +106,30 @@ def test_other_refusals():
         choose_compute("cpu", "float32", -1)
 
 
-def test_cores_are_those_of_this_process():
+def test_cores_are_those_of_this_process(files):
     if not hasattr(os, "sched_getaffinity"):
         pytest.skip("this system has no processor affinity")
+    assert not files
     assert available_cores() == len(os.sched_getaffinity(0)) >= 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "cores"),
+    [
+        ({"a/b": "max 100000", "a": "300000 100000"}, 3),
+        ({"a/b": "250000 100000", "a": "300000 100000", ".": "max 100000"}, 2),
+        ({"a/b": "50000 100000"}, 1),
+        ({"elsewhere": "100000 100000"}, 16),
+        ({"a/b": "nonsense"}, 16),
+    ],
+)
+def test_cores_are_limited_by_control_groups(monkeypatch, files, limits, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    files["/proc/self/cgroup"] = "1:cpu:/x\n0::/a/b\n"
+    for group, limit in limits.items():
+        files[str(compute.CGROUPS / group / "cpu.max")] = f"{limit}\n"
+
+    assert available_cores() == cores
 
 
 @pytest.mark.parametrize(
@@ -124,6 +174,17 @@ def test_start_sets_the_threads():
         torch.set_num_threads(before)
 
 
+def test_float32_on_cuda_is_float32(monkeypatch):
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked := [].append)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+
+    Compute("cuda", "float32", torch.get_num_threads()).start()
+
+    assert asked.__self__ == ["highest"]
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_memory_is_refused_before_it_is_needed(monkeypatch):
     monkeypatch.setattr(compute, "available_memory_bytes", lambda: 11 * 2**30)
 
@@ -134,12 +195,30 @@ def test_memory_is_refused_before_it_is_needed(monkeypatch):
         require_memory(10 * 2**30 + 2**29, "the replay of pong")
 
 
-def test_free_memory_is_read(monkeypatch):
-    monkeypatch.setattr(
-        compute.Path, "read_text", lambda _path: "MemTotal: 9 kB\nMemAvailable:   2048 kB\n"
-    )
+def test_free_memory_is_read(files):
+    files["/proc/meminfo"] = "MemTotal: 9 kB\nMemAvailable:   2048 kB\n"
 
     assert available_memory_bytes() == 2048 * 1024
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "stat", "left"),
+    [
+        ("9000", "5000", "", 4000),
+        ("9000", "5000", "anon 1\ninactive_file 1500\nactive_file 7", 5500),
+        ("9000", "9500", "", 0),
+        ("max", "5000", "", 2048 * 1024),
+        ("9000000", "5000", "", 2048 * 1024),  # more than the machine has
+    ],
+)
+def test_free_memory_is_limited_by_control_groups(files, limit, used, stat, left):
+    files["/proc/meminfo"] = "MemAvailable:   2048 kB\n"
+    files["/proc/self/cgroup"] = "0::/a/b\n"
+    around = str(compute.CGROUPS / "a")
+    files |= {f"{around}/memory.max": f"{limit}\n", f"{around}/memory.current": f"{used}\n"}
+    files[f"{around}/memory.stat"] = stat
+
+    assert available_memory_bytes() == left
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA here")
