@@ -18,7 +18,7 @@ from actor_mimic.recipes.load import parse_recipe
 from actor_mimic.recipes.probe import Prediction, describe, network_of
 from actor_mimic.recipes.run import run_recipe
 from actor_mimic.report.page import write_report
-from actor_mimic.report.tables import text_table
+from actor_mimic.report.terminal import text_table
 
 TASK = "gym:CartPole-v1"
 LEARNING = """

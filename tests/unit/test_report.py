@@ -18,9 +18,9 @@ from actor_mimic.report.tables import (
     score_rows,
     show_apart,
     show_score,
-    text_table,
     transfer_rows,
 )
+from actor_mimic.report.terminal import text_table
 
 HOSTILE = "</style><script>alert(1)</script>\x1b[31m\u202e\ud800'\"&{{7*7}}"
 EXPERT, STUDENT = "e" * 64, "f" * 64
@@ -141,10 +141,13 @@ def test_a_student_is_placed_between_random_play_and_its_expert(runs):
         "20.0 [19.0, 21.0]",
         "18.0 [17.0, 19.0]",
         "90%",
+        "-",
+        "-",
+        "-",
         "30",
         "yes",
     )
-    assert random.cells()[3:] == ("2.0 [1.0, 3.0]", "-", "-", "-", "30", "-")
+    assert random.cells()[3:] == ("2.0 [1.0, 3.0]", *["-"] * 6, "30", "-")
 
 
 def test_arms_of_a_transfer(runs):
@@ -169,8 +172,8 @@ def test_arms_of_other_seeds_budgets_and_protocols_are_not_compared(runs):
     rows = {(row.arm, row.seed): row for row in transfer_rows(collect(runs))}
 
     assert [key for key, row in rows.items() if row.area_ratio is not None] == [
-        ("cold", 0),
-        ("warm", 0),
+        ("cold (paper)", "0"),
+        ("warm (paper)", "0"),
     ]
 
 
@@ -180,7 +183,7 @@ def test_what_was_not_measured_is_a_dash(tmp_path):
 
     (student,) = score_rows(collect(tmp_path))
     (arm,) = transfer_rows(collect(tmp_path))
-    assert student.cells() == ("student", "0", "pong", "-", "-", "-", "-", "-", "-")
+    assert student.cells() == ("student", "0", "pong", *["-"] * 9)
     assert arm.cells() == ("pong", "arm", "0", "model ffffffffffff", *["-"] * 6)
 
 
@@ -256,9 +259,73 @@ def test_intervals_apart():
 def test_the_text_has_both_tables(runs):
     text = text_table(runs)
 
-    assert re.search(r"^student +0 +pong .* 90% +30 +yes$", text, re.MULTILINE)
-    assert re.search(r"^breakout +warm +0 +student .* 3\.00 +yes$", text, re.MULTILINE)
-    assert "95 % bootstrap interval" in text
+    assert re.search(r"^student +pong .* 90% .* yes$", text, re.MULTILINE)
+    assert re.search(r"^breakout +warm .* 3\.00 +yes$", text, re.MULTILINE)
+    assert "95 % bootstrap interval" in " ".join(text.split())
+    assert "protocol paper, evaluation epsilon 0.05" in text
+
+
+def test_experts_and_students_show_their_evaluations_and_the_human_scale(runs):
+    path = runs / "pong-expert/seed-0"
+    figures = score(20.0, 19.0, 21.0) | {"human_normalised": 1.15}
+    curve = [(0, 25.0), *((step, float(step)) for step in range(1, 13))]
+    add_run(runs, "pong-expert", "expert", {"task": "pong"},
+            scores={"pong": figures}, sha=EXPERT, curve=curve)  # fmt: skip
+
+    expert = score_rows(collect(runs))[0]
+
+    assert path.is_dir()
+    # Steps 3 to 12; the best stood before learning.
+    assert (expert.last_mean, expert.maximum) == (7.5, 25.0)
+    assert expert.cells()[7:10] == ("115%", "7.5", "25.0")
+
+
+def test_several_seeds_have_a_mean(runs):
+    add_run(runs, "pong-expert", "expert", {"task": "pong"},
+            scores={"pong": score(10.0, 9.0, 11.0)}, sha="1" * 64, seed=1)  # fmt: skip
+    add_run(runs, "student", "distill", {"tasks": ["pong"], "parents": ["1" * 64]},
+            scores={"pong": score(5.0, 4.0, 6.0)}, sha="2" * 64, seed=1)  # fmt: skip
+    base = {"task": "breakout", "parents": [STUDENT], "width": 1.0}
+    add_run(runs, "warm", "transfer", base, seed=1)
+
+    rows = {(row.stage, row.seed): row for row in score_rows(collect(runs))}
+    arms = {(row.arm, row.seed): row for row in transfer_rows(collect(runs))}
+
+    assert rows["pong-expert", "mean"].expert == Score(15.0)
+    assert rows["student", "mean"].ratio == pytest.approx((0.9 + 0.5) / 2)
+    assert ("random-play", "mean") not in rows
+    # The second seed is not done: no mean pretends otherwise.
+    assert arms["warm", "mean"].final is None
+    assert re.search(r"^student +mean +pong ", text_table(runs), re.MULTILINE)
+
+
+def test_the_text_fits_100_columns(runs):
+    big = score(123456.7, 100000.0, 150000.0) | {"human_normalised": 12.5}
+    for seed in (0, 1):
+        for game in ("crazy_climber", "video_pinball"):
+            add_run(runs, f"{game}-expert", "expert", {"task": game}, scores={game: big},
+                    sha=f"{seed}{game}", curve=[(0, 1e5), (9, 1e5)], seed=seed)  # fmt: skip
+            add_run(runs, f"{game}-from-the-student", "transfer", {"task": game},
+                    scores={game: big}, sha=f"t{seed}{game}", curve=[(0, 1e5), (9, 1e5)],
+                    seed=seed)  # fmt: skip
+
+    text = text_table(runs)
+
+    assert max(len(line) for line in text.splitlines()) <= 100
+    assert "123,457 [100,000, 150,000]" in text
+    assert re.search(
+        r"^crazy_clim\S*expert +0 +crazy_climber +100,000 +100,000$", text, re.MULTILINE
+    )
+
+
+def test_two_protocols_are_told_apart(runs):
+    add_run(runs, "sticky", "evaluate", {"tasks": ["pong"], "protocol": "sticky"},
+            scores={"pong": score(5.0, 4.0, 6.0)}, sha=STUDENT)  # fmt: skip
+
+    page_text = write_report(runs).read_text()
+
+    assert "protocol sticky, evaluation epsilon 0.01" in page_text
+    assert "student (paper)" in page_text
 
 
 def test_a_single_run_has_a_report(runs):

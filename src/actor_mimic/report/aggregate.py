@@ -35,11 +35,13 @@ class Score:
         mean: of the episodes.
         ci95: interval of the mean; None where it was not kept, or for a single episode.
         episodes: how many; None where it was not kept.
+        human_normalised: 0 at random play, 1 at the published human; None where there is none.
     """
 
     mean: float
     ci95: tuple[float, float] | None = None
     episodes: int | None = None
+    human_normalised: float | None = None
 
 
 @dataclass(frozen=True)
@@ -281,7 +283,10 @@ def _scores(content: Any) -> dict[str, Score]:
         if mean is not None:
             episodes = values.get("episodes")
             scores[task] = Score(
-                mean, _interval(values.get("ci95")), episodes if type(episodes) is int else None
+                mean,
+                _interval(values.get("ci95")),
+                episodes if type(episodes) is int else None,
+                _number(values.get("human_normalised")),
             )
     return scores
 

@@ -13,9 +13,9 @@ from actor_mimic.report.aggregate import Collection, Run, collect
 from actor_mimic.report.printable import printable
 from actor_mimic.report.tables import (
     MISSING,
-    NOTE,
     SCORE_HEADINGS,
     TRANSFER_HEADINGS,
+    protocols_note,
     score_rows,
     transfer_rows,
 )
@@ -78,7 +78,7 @@ def render(collection: Collection) -> str:
         scores=[row.cells() for row in score_rows(collection)],
         transfer_headings=TRANSFER_HEADINGS,
         transfers=[row.cells() for row in transfer_rows(collection)],
-        note=NOTE,
+        note=protocols_note(collection),
         run_headings=RUN_HEADINGS,
         runs=[_cells(run) for run in collection.runs],
         details=[{"title": _title(run), "facts": _facts(run)} for run in collection.runs],

@@ -3,17 +3,20 @@
 Every figure is read from the runs; a figure that was not measured is a dash.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
-from actor_mimic.report.aggregate import RANDOM, Collection, Point, Run, Score, collect
+from actor_mimic.protocols import PROTOCOLS
+from actor_mimic.report.aggregate import RANDOM, Collection, Point, Run, Score
 from actor_mimic.report.printable import printable
 
 MISSING = "-"
 LAST_EVALUATIONS = 10
+
+OVER_SEEDS = "mean"
 
 SCORE_HEADINGS = (
     "stage",
@@ -23,7 +26,10 @@ SCORE_HEADINGS = (
     "expert",
     "student",
     "ratio",
-    "episodes",
+    "human",
+    f"last {LAST_EVALUATIONS}",
+    "maximum",
+    "games",
     "above random",
 )
 TRANSFER_HEADINGS = (
@@ -39,8 +45,10 @@ TRANSFER_HEADINGS = (
     "above random",
 )
 NOTE = (
-    "Raw scores, mean [95 % bootstrap interval]. ratio = (student - random) / (expert - random). "
-    f"last {LAST_EVALUATIONS} and maximum: of the evaluations while learning. area ratio: area "
+    "Raw scores, mean [95 % bootstrap interval]; a row named mean is the mean over seeds. "
+    "ratio = (student - random) / (expert - random). human: 0 % is the published random play, "
+    f"100 % the published human. last {LAST_EVALUATIONS} and maximum: mean of the last "
+    f"{LAST_EVALUATIONS} and best of the evaluations while learning. area ratio: area "
     "between the learning curve and random play, divided by that of the arm with random weights. "
     "above random: yes if the whole interval lies above that of random play, no if they overlap "
     "or it lies below."
@@ -51,38 +59,43 @@ NOTE = (
 class ScoreRow:
     """One task of an expert, a student, or an evaluation.
 
-    ``final`` is the score that the stage itself reached; None for random play.
+    Attributes:
+        stage, task: whose row it is.
+        seed: of the repetition, or `OVER_SEEDS`.
+        random, expert, student: final figures.
+        final: the one of them that the stage itself reached; None for random play.
+        last_mean: of the last evaluations while it learned.
+        maximum: of all of them.
+        ratio: (student - random) / (expert - random); None where the expert is no better.
     """
 
     stage: str
-    seed: int
+    seed: str
     task: str
     random: Score | None
     expert: Score | None
     student: Score | None
     final: Score | None
-
-    @property
-    def ratio(self) -> float | None:
-        """(student - random) / (expert - random); None where the expert is no better."""
-        if self.random is None or self.expert is None or self.student is None:
-            return None
-        gain = self.expert.mean - self.random.mean
-        return (self.student.mean - self.random.mean) / gain if gain > 0.0 else None
+    last_mean: float | None = None
+    maximum: float | None = None
+    ratio: float | None = None
 
     def cells(self) -> tuple[str, ...]:
         """As text, under `SCORE_HEADINGS`."""
-        ratio = MISSING if self.ratio is None else f"{self.ratio:.0%}"
         shown = self.final or self.random
         episodes = None if shown is None else shown.episodes
+        human = None if self.final is None else self.final.human_normalised
         return (
-            printable(self.stage, max_length=60),
-            str(self.seed),
+            printable(self.stage, max_length=80),
+            self.seed,
             printable(self.task, max_length=60),
             show_score(self.random),
             show_score(self.expert),
             show_score(self.student),
-            ratio,
+            show_share(self.ratio),
+            show_share(human),
+            show_number(self.last_mean),
+            show_number(self.maximum),
             MISSING if episodes is None else str(episodes),
             show_apart(self.final, self.random),
         )
@@ -94,7 +107,7 @@ class TransferRow:
 
     task: str
     arm: str
-    seed: int
+    seed: str
     origin: str
     random: Score | None
     final: Score | None
@@ -106,8 +119,8 @@ class TransferRow:
         """As text, under `TRANSFER_HEADINGS`."""
         return (
             printable(self.task, max_length=60),
-            printable(self.arm, max_length=60),
-            str(self.seed),
+            printable(self.arm, max_length=80),
+            self.seed,
             printable(self.origin, max_length=60),
             show_score(self.random),
             show_score(self.final),
@@ -118,18 +131,22 @@ class TransferRow:
         )
 
 
+Row = TypeVar("Row", ScoreRow, TransferRow)
+
+
 def score_rows(collection: Collection) -> list[ScoreRow]:
-    """One row per task of each expert, student and evaluation."""
-    return [
+    """One row per task of each expert, student and evaluation, and their means over seeds."""
+    rows = [
         _score_row(collection, run, task)
         for run in collection.runs
         if run.kind != "transfer"
         for task in run.tasks
     ]
+    return _with_means(rows, lambda row: (row.stage, row.task), _mean_score_row)
 
 
 def transfer_rows(collection: Collection) -> list[TransferRow]:
-    """One row per arm and seed, tasks together, the arm with random weights first."""
+    """One row per arm and seed, tasks together, the arm with random weights first; and means."""
     runs = [run for run in collection.runs if run.kind == "transfer"]
     order = {task: index for index, task in enumerate(dict.fromkeys(_task(run) for run in runs))}
     runs.sort(key=lambda run: (order[_task(run)], bool(run.parents)))
@@ -137,45 +154,31 @@ def transfer_rows(collection: Collection) -> list[TransferRow]:
     for run in runs:
         task = _task(run)
         random = collection.score_of(RANDOM, task, near=run)
-        means = [point.mean for point in run.curves.get(task, ())]
-        # At step 0 nothing has been learned: that evaluation says what was brought along.
-        learned = [point.mean for point in run.curves.get(task, ()) if point.step > 0]
+        last_mean, maximum = _while_learning(run, task)
         rows.append(
             TransferRow(
                 task=task,
-                arm=run.name,
-                seed=run.seed,
+                arm=_stage_name(collection, run),
+                seed=str(run.seed),
                 origin=_origin(collection, run),
                 random=random,
                 final=run.scores.get(task),
-                last_mean=_mean(learned[-LAST_EVALUATIONS:]),
-                maximum=max(means, default=None),
+                last_mean=last_mean,
+                maximum=maximum,
                 area_ratio=_area_ratio(run, _random_arm(runs, run), task, random),
             )
         )
-    return rows
+    return _with_means(rows, lambda row: (row.task, row.arm), _mean_transfer_row)
 
 
-def text_table(run_dir: Path) -> str:
-    """The tables for a terminal.
-
-    Args:
-        run_dir: of a recipe, or a single run.
-
-    Raises:
-        DataError: if there is no run.
-    """
-    collection = collect(run_dir)
+def protocols_note(collection: Collection) -> str:
+    """How the games of the tables were played."""
     parts = []
-    scores = [row.cells() for row in score_rows(collection)]
-    if scores:
-        parts.append(_align(SCORE_HEADINGS, scores))
-    transfers = [row.cells() for row in transfer_rows(collection)]
-    if transfers:
-        parts.append(_align(TRANSFER_HEADINGS, transfers))
-    parts.append(NOTE)
-    parts += [f"not read: {printable(problem)}" for problem in collection.problems]
-    return "\n\n".join(parts)
+    for name in dict.fromkeys(run.protocol for run in collection.runs):
+        known = PROTOCOLS.get(name)
+        epsilon = "unknown" if known is None else f"{known.evaluation_epsilon:g}"
+        parts.append(f"protocol {printable(name, max_length=60)}, evaluation epsilon {epsilon}")
+    return f"Played under {'; '.join(parts)}; random play has epsilon 1. {NOTE}"
 
 
 def show_score(score: Score | None) -> str:
@@ -193,6 +196,11 @@ def show_number(value: float | None) -> str:
     if value is None:
         return MISSING
     return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.1f}"
+
+
+def show_share(value: float | None) -> str:
+    """As a percentage."""
+    return MISSING if value is None else f"{value:.0%}"
 
 
 def show_apart(score: Score | None, random: Score | None) -> str:
@@ -218,17 +226,104 @@ def area_above(points: Sequence[Point], floor: float, end: int) -> float | None:
 
 def _score_row(collection: Collection, run: Run, task: str) -> ScoreRow:
     random = collection.score_of(RANDOM, task, near=run)
+    stage = _stage_name(collection, run)
+    row = ScoreRow(stage, str(run.seed), task, random, None, None, None)
     if run.model_sha256 == RANDOM:
-        return ScoreRow(run.name, run.seed, task, random, None, None, None)
+        return row
+    last_mean, maximum = _while_learning(run, task)
     final = run.scores.get(task)
+    row = replace(row, final=final, last_mean=last_mean, maximum=maximum)
     played = run if run.kind != "evaluate" else collection.run_of(run.model_sha256 or "")
     if played is None or played.kind != "distill":
-        return ScoreRow(run.name, run.seed, task, random, final, None, final)
+        return replace(row, expert=final)
     teachers = dict(zip(played.tasks, played.parents, strict=False))
     expert = collection.score_of(teachers.get(task, ""), task, near=run)
     if expert is None and task in played.teacher_means and run.protocol == played.protocol:
         expert = Score(played.teacher_means[task])
-    return ScoreRow(run.name, run.seed, task, random, expert, final, final)
+    return replace(row, expert=expert, student=final, ratio=_ratio(final, expert, random))
+
+
+def _ratio(student: Score | None, expert: Score | None, random: Score | None) -> float | None:
+    if random is None or expert is None or student is None or expert.mean <= random.mean:
+        return None
+    return (student.mean - random.mean) / (expert.mean - random.mean)
+
+
+def _while_learning(run: Run, task: str) -> tuple[float | None, float | None]:
+    """Mean of the last evaluations, and the best of all."""
+    points = run.curves.get(task, ())
+    # At step 0 nothing has been learned: that evaluation says what was brought along.
+    learned = [point.mean for point in points if point.step > 0]
+    return _mean(learned[-LAST_EVALUATIONS:]), max((p.mean for p in points), default=None)
+
+
+def _stage_name(collection: Collection, run: Run) -> str:
+    """With its protocol, where there are several to confuse."""
+    several = len({other.protocol for other in collection.runs}) > 1
+    return f"{run.name} ({run.protocol})" if several else run.name
+
+
+def _with_means(
+    rows: Sequence[Row],
+    group: Callable[[Row], tuple[str, str]],
+    mean: Callable[[Sequence[Row]], Row],
+) -> list[Row]:
+    """The rows, and after the last of each group that has several seeds their mean."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(group(row), []).append(row)
+    found = []
+    for row in rows:
+        found.append(row)
+        members = groups[group(row)]
+        if len(members) > 1 and row is members[-1]:
+            found.append(mean(members))
+    return found
+
+
+def _mean_score_row(rows: Sequence[ScoreRow]) -> ScoreRow:
+    return replace(
+        rows[0],
+        seed=OVER_SEEDS,
+        random=_mean_score(row.random for row in rows),
+        expert=_mean_score(row.expert for row in rows),
+        student=_mean_score(row.student for row in rows),
+        final=_mean_score(row.final for row in rows),
+        last_mean=_mean_of_all(row.last_mean for row in rows),
+        maximum=_mean_of_all(row.maximum for row in rows),
+        ratio=_mean_of_all(row.ratio for row in rows),
+    )
+
+
+def _mean_transfer_row(rows: Sequence[TransferRow]) -> TransferRow:
+    origins = {row.origin for row in rows}
+    return replace(
+        rows[0],
+        seed=OVER_SEEDS,
+        origin=rows[0].origin if len(origins) == 1 else "several",
+        random=_mean_score(row.random for row in rows),
+        final=_mean_score(row.final for row in rows),
+        last_mean=_mean_of_all(row.last_mean for row in rows),
+        maximum=_mean_of_all(row.maximum for row in rows),
+        area_ratio=_mean_of_all(row.area_ratio for row in rows),
+    )
+
+
+def _mean_score(scores: Iterable[Score | None]) -> Score | None:
+    """Without an interval: that of games says nothing of how seeds differ."""
+    known = list(scores)
+    mean = _mean_of_all(None if score is None else score.mean for score in known)
+    if mean is None:
+        return None
+    humans = (None if score is None else score.human_normalised for score in known)
+    return Score(mean, human_normalised=_mean_of_all(humans))
+
+
+def _mean_of_all(values: Iterable[float | None]) -> float | None:
+    """The mean, where no seed is missing."""
+    known = list(values)
+    there = [value for value in known if value is not None]
+    return _mean(there) if len(there) == len(known) else None
 
 
 def _area_ratio(run: Run, random_arm: Run | None, task: str, random: Score | None) -> float | None:
@@ -265,12 +360,3 @@ def _task(run: Run) -> str:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def _align(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (headings, *rows)
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

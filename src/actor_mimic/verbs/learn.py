@@ -211,7 +211,7 @@ class Run:
         from actor_mimic.recipes.load import load_recipe
         from actor_mimic.recipes.run import run_recipe
         from actor_mimic.report.page import write_report
-        from actor_mimic.report.tables import text_table
+        from actor_mimic.report.terminal import text_table
 
         recipe = load_recipe(self.recipe)
         path = self.run_dir or Path("runs") / recipe.name
