@@ -1,0 +1,198 @@
+"""The session, driven by a state whose only content is a counter."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from actor_mimic.config import ScheduleConfig
+from actor_mimic.errors import DivergenceError, Interrupted
+from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.networks.torsos import TorsoSpec
+from actor_mimic.stages.session import Evaluation, Session
+from actor_mimic.stages.training import RecentEpisodes, Snapshot, train
+from actor_mimic.storage.checkpoint import find_checkpoints, read_best, resolve_checkpoint
+from actor_mimic.storage.records import Record, read_records
+from actor_mimic.storage.run_dir import RunDir, open_run
+
+SIGTERM = 15
+
+
+class Counter:
+    """Ten steps an advance; its one metric is the number of the advance."""
+
+    total_steps = 100
+    replay_bytes = 0
+
+    def __init__(self) -> None:
+        spec = TorsoSpec("mlp", (1,), 0.01)
+        self.network = QNetwork(spec, 1, generator=torch.Generator())
+        self.steps = self.updates = 0
+        self.recent = RecentEpisodes([])
+        self.started = False
+        self.diverge_at = -1
+
+    def start(self) -> None:
+        self.started = True
+
+    def advance(self) -> dict[str, float]:
+        if self.steps == self.diverge_at:
+            raise DivergenceError("not finite")
+        self.steps += 10
+        self.updates += 1
+        return {"metric": float(self.updates)}
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot({"model": self.network.state_dict()}, {"steps": self.steps})
+
+    def restore(self, tensors, state, replays) -> None:
+        assert not replays
+        self.network.load_state_dict(tensors["model"])
+        self.steps = state["steps"]
+        self.updates = self.steps // 10
+
+    def close(self) -> None: ...
+
+
+class Script:
+    """What evaluations give and when a signal comes."""
+
+    def __init__(self, merits: dict[int, float] | None = None, stop_at: int = -1) -> None:
+        self.state = Counter()
+        self.merits = merits or {}
+        self.stop_at = stop_at
+        self.stop_in_evaluation_at = -1
+        self.evaluated: list[int] = []
+
+    def evaluate(self) -> Evaluation:
+        if self.state.steps == self.stop_in_evaluation_at:
+            raise Interrupted(SIGTERM)
+        self.evaluated.append(self.state.steps)
+        return Evaluation({}, self.merits.get(self.state.steps, 0.0))
+
+    def stop(self) -> int | None:
+        return SIGTERM if self.state.steps == self.stop_at else None
+
+    def run(self, run: RunDir, **schedule: int) -> Iterator[Record]:
+        periods = {"record_every_steps": 20, "eval_every_steps": 0, "checkpoint_every_steps": 40}
+        session = Session(
+            self.state,
+            run,
+            schedule=ScheduleConfig(**(periods | schedule)),
+            manifest={"kind": "expert", "tasks": {}, "network": {}, "config": {}, "parents": []},
+            evaluate=self.evaluate,
+            stop=self.stop,
+            warn=pytest.fail,
+        )
+        return session.run()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[RunDir]:
+    with open_run(tmp_path / "run", stage="test", config={}) as opened:
+        yield opened
+
+
+def steps_of(run: RunDir, kind: str) -> list[int]:
+    return [r.step for r in read_records(run.path / "records.jsonl") if r.kind == kind]
+
+
+def saved_steps(run: RunDir) -> list[int]:
+    return [int(path.name.removeprefix("step-")) for path in find_checkpoints(run.checkpoints)]
+
+
+def test_records_hold_means_since_the_last_one():
+    records = list(train(Counter(), lambda _, now: now % 40 == 0))
+
+    assert [r.step for r in records] == [40, 80, 100]
+    assert [r.values["metric"] for r in records] == [2.5, 6.5, 9.5]  # means of 1-4, 5-8, 9-10
+
+
+def test_periods_need_not_fit_each_other(run):
+    list(Script().run(run, record_every_steps=30, eval_every_steps=50, checkpoint_every_steps=40))
+
+    assert steps_of(run, "train") == [30, 40, 50, 60, 80, 90, 100]
+    assert steps_of(run, "evaluation") == [0, 50, 100]
+    assert steps_of(run, "checkpoint") == [0, 40, 50, 80, 100]
+
+
+def test_no_evaluation_unless_asked(run):
+    script = Script()
+    list(script.run(run))
+
+    assert script.state.started
+    assert script.evaluated == []
+    assert saved_steps(run) == [80, 100]  # the newest two
+    assert read_best(run.path) is None
+
+
+def test_the_best_checkpoint_is_kept(run):
+    list(Script(merits={20: 7.0, 60: 3.0}).run(run, eval_every_steps=20))
+
+    best = read_best(run.path)
+    assert best is not None
+    assert (best.step, best.score) == (20, 7.0)
+    assert saved_steps(run) == [20, 80, 100]
+    assert resolve_checkpoint(run.path, which="best").step == 20
+
+
+def test_a_stop_waits_for_one_advance_only(run):
+    script = Script(stop_at=50)
+    with pytest.raises(Interrupted) as stopped:
+        list(script.run(run, record_every_steps=1_000, checkpoint_every_steps=1_000))
+
+    assert stopped.value.exit_code == 143
+    assert script.state.steps == 50
+    assert saved_steps(run) == [50]
+
+    again = Script()
+    list(again.run(run, record_every_steps=1_000, checkpoint_every_steps=1_000))
+    assert not again.state.started
+    assert steps_of(run, "train") == [50, 100]
+
+
+def test_an_evaluation_that_was_stopped_is_made_once_on_resume(run):
+    script = Script()
+    script.stop_in_evaluation_at = 40
+    with pytest.raises(Interrupted):
+        list(script.run(run, eval_every_steps=40))
+    assert saved_steps(run)[-1] == 40
+    assert steps_of(run, "evaluation") == [0]
+
+    # The evaluation is made, then killed before anything else: it must not be made again.
+    second = Script(merits={40: 5.0})
+    records = second.run(run, eval_every_steps=40)
+    for record in records:
+        if record.kind == "checkpoint":
+            break
+    records.close()
+    third = Script(merits={40: 6.0})
+    list(third.run(run, eval_every_steps=40))
+
+    assert second.evaluated == [40]
+    assert third.evaluated == [80, 100]
+    assert steps_of(run, "evaluation") == [0, 40, 80, 100]
+    best = read_best(run.path)
+    assert best is not None
+    assert (best.step, best.score) == (40, 5.0), "best.json was not mended after the kill"
+
+
+def test_divergence_leaves_the_last_checkpoint(run):
+    script = Script()
+    script.state.diverge_at = 60
+    with pytest.raises(DivergenceError):
+        list(script.run(run))
+
+    assert saved_steps(run) == [40]
+    list(Script().run(run))
+    assert saved_steps(run) == [80, 100]
+
+
+def test_a_run_that_was_killed_at_its_very_end_needs_nothing_more(run):
+    list(Script().run(run))
+    again = Script()
+    records = list(again.run(run))
+
+    assert records == []
+    assert again.state.steps == 100
