@@ -1,0 +1,115 @@
+"""What the documents say, held against the code."""
+
+import dataclasses
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import actor_mimic
+from actor_mimic.config import (
+    DistillConfig,
+    DQNConfig,
+    EvaluateConfig,
+    ExpertConfig,
+    NetworkConfig,
+    PQNConfig,
+    ScheduleConfig,
+    TransferConfig,
+    leaves,
+)
+from actor_mimic.recipes.load import load_recipe
+
+ROOT = Path(__file__).parents[2]
+SECTIONS = {
+    "expert": ExpertConfig("pong"),
+    "transfer": TransferConfig("pong"),
+    "pqn": PQNConfig(),
+    "dqn": DQNConfig(),
+    "distill": DistillConfig(("pong",)),
+    "network": NetworkConfig(),
+    "schedule": ScheduleConfig(),
+    "evaluate": EvaluateConfig(),
+}
+WITHOUT_DEFAULT = ("task", "tasks")
+
+
+def documented(section: str) -> dict[str, str]:
+    """Names and defaults of a section's table."""
+    text = (ROOT / "docs/settings.md").read_text()
+    (body,) = re.findall(rf"^##+ {section}\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
+    return dict(re.findall(r"^\| `(\w+)` \| (\S+) \| \S", body, re.MULTILINE))
+
+
+def own(config) -> dict[str, object]:
+    """Settings without those of nested sections."""
+    nested = {
+        name
+        for entry in dataclasses.fields(config)
+        if dataclasses.is_dataclass(getattr(config, entry.name))
+        for name, _ in leaves(getattr(config, entry.name))
+    }
+    return {name: value for name, value in leaves(config) if name not in nested}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_setting_is_documented_with_its_default(section):
+    expected = {
+        name: "-" if name in WITHOUT_DEFAULT else value
+        for name, value in own(SECTIONS[section]).items()
+    }
+    shown = documented(section)
+
+    assert shown.keys() == expected.keys()
+    for name, value in expected.items():
+        if isinstance(value, float):
+            assert float(shown[name]) == value, name
+        else:
+            assert shown[name] == str(value), name
+
+
+def test_public_names_resolve():
+    for name in actor_mimic.__all__:
+        assert getattr(actor_mimic, name) is not None, name
+
+
+def test_the_readme_asks_the_student_of_the_demo_for_what_it_plays():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    recipe = load_recipe("demo")
+    (student,) = [stage for stage in recipe.stages if stage.kind == "distill"]
+
+    (path,) = re.findall(r'load\("(.*?)"\)', code)
+    (task,) = re.findall(r'task="(.*?)"', code)
+    assert path == f"runs/demo/{student.name}/seed-{student.seeds[0]}"
+    assert task in student.teachers
+    assert f"ALE/{''.join(part.title() for part in task.split('_'))}-v5" in code
+    assert len(re.findall(r"^(?!import|\s*$)", code, re.MULTILINE)) <= 10
+
+
+def test_the_readme_uses_the_games_of_the_demo():
+    text = (ROOT / "README.md").read_text()
+    recipe = load_recipe("demo")
+    for stage in recipe.stages:
+        if stage.kind == "expert":
+            assert f"train-expert {stage.config.task}" in text
+        if stage.kind == "transfer":
+            assert f"transfer {stage.config.task}" in text
+
+
+def test_every_extra_is_used():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+
+    for extra in extras.keys() - {"all", "dev"}:
+        assert f"actor-mimic[{extra}]" in source, extra
+    pins = {
+        re.split(r"[=]", line)[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    wanted = [*project["dependencies"], *(entry for many in extras.values() for entry in many)]
+    for entry in wanted:
+        name = re.split(r"[\[>=<]", entry)[0].lower()
+        assert name == "actor-mimic" or name in pins, entry
