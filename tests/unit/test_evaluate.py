@@ -93,6 +93,7 @@ def test_json_round_trip():
 
     assert TaskScores.from_json(scores.to_json()) == scores
     shown = evaluation_json("random", PROTOCOLS["sticky"], 1.0, {CARTPOLE: scores})
+    assert shown.keys() == {"checkpoint", "protocol", "epsilon", "tasks"}
     assert shown["protocol"] == "sticky"
     assert shown["tasks"][CARTPOLE]["human_normalised"] is None
 
@@ -103,3 +104,11 @@ def test_expert_normalised_is_the_mean_of_ratios():
     )
 
     assert ratio == pytest.approx((0.5 + 0.5) / 2)
+
+
+def test_a_game_whose_expert_is_no_better_than_random_contributes_nothing():
+    experts, randoms = {"a": 10.0, "b": -5.0, "c": 1.0}, {"a": 0.0, "b": -4.0, "c": 1.0}
+
+    ratio = expert_normalised({"a": 6.0, "b": -9.0, "c": 3.0}, experts=experts, randoms=randoms)
+
+    assert ratio == pytest.approx(0.6 / 3)

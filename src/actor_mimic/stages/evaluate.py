@@ -149,10 +149,13 @@ def act_randomly(obs: Shaped[Tensor, "envs ..."]) -> Int64[np.ndarray, " envs"]:
 def expert_normalised(
     scores: Mapping[str, float], experts: Mapping[str, float], randoms: Mapping[str, float]
 ) -> float:
-    """Mean over games of (score - random) / (expert - random)."""
+    """Mean over games of (score - random) / (expert - random).
+
+    A game whose expert is no better than random play has no scale, and contributes 0.
+    """
     ratios = [
         (scores[task] - randoms[task]) / (experts[task] - randoms[task])
-        if experts[task] != randoms[task]
+        if experts[task] > randoms[task]
         else 0.0
         for task in scores
     ]
@@ -162,7 +165,7 @@ def expert_normalised(
 def evaluation_json(
     checkpoint: str, protocol: Protocol, epsilon: float, tasks: Mapping[str, TaskScores]
 ) -> dict[str, Any]:
-    """The object that ``evaluate --json`` prints and ``evaluations/*.json`` hold."""
+    """The object that ``evaluate --json`` prints; ``evaluations/*.json`` say more beside it."""
     return {
         "checkpoint": checkpoint,
         "protocol": protocol.name,

@@ -11,10 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Int64, Shaped
-from torch import Tensor
 
 from actor_mimic.compute import Compute, choose_compute
 from actor_mimic.config import (
@@ -25,14 +22,19 @@ from actor_mimic.config import (
     TransferConfig,
     to_json,
 )
-from actor_mimic.errors import ConfigError
-from actor_mimic.networks.q_network import QNetwork
-from actor_mimic.networks.student import Student
+from actor_mimic.errors import ConfigError, DataError
 from actor_mimic.protocols import protocol_named
 from actor_mimic.stages.distill import DistillState
-from actor_mimic.stages.evaluate import Act, expert_normalised
+from actor_mimic.stages.evaluate import expert_normalised
 from actor_mimic.stages.expert import expert_state, fresh_network, make_task_envs
-from actor_mimic.stages.measure import RANDOM, Measuring, measure, score_values
+from actor_mimic.stages.measure import (
+    RANDOM,
+    Measuring,
+    measure,
+    measure_references,
+    score_values,
+)
+from actor_mimic.stages.players import live_players, load_each_once, players_when_asked
 from actor_mimic.stages.session import Evaluation, Session
 from actor_mimic.stages.training import LearningState
 from actor_mimic.stages.transfer import transfer_network, with_network_of
@@ -45,8 +47,7 @@ from actor_mimic.storage.run_dir import (
     open_run,
     read_run_json,
 )
-from actor_mimic.teachers.own import load_teacher
-from actor_mimic.teachers.teacher import Teacher
+from actor_mimic.teachers.own import check_plays
 
 RESUMABLE_KEYS = frozenset(
     {"record_every_steps", "eval_every_steps", "checkpoint_every_steps", "checkpoint_replay"}
@@ -84,10 +85,14 @@ class Launch:
     on_game: Callable[[str, int, int], None] = field(default=lambda *_: None)
 
     def compute(self) -> Compute:
-        """Where to run: what was asked for, else what the run began with, else the machine's."""
+        """Where to run: what was asked for, else what the run began with, else the machine's.
+
+        Raises:
+            DataError: if the run's description is damaged.
+        """
         kept: dict[str, Any] = {}
         if (self.path / RUN).exists():
-            kept = read_run_json(self.path, RUN)["config"]["compute"]
+            kept = _kept_compute(self.path)
         return choose_compute(
             kept.get("device", "auto") if self.device == "auto" else self.device,
             kept.get("precision", "auto") if self.precision == "auto" else self.precision,
@@ -103,6 +108,7 @@ def run_expert(config: ExpertConfig, launch: Launch) -> Iterator[Record]:
         LockedError: if another process is at it.
         Interrupted: if it was stopped.
     """
+    started = time.monotonic()
     compute = launch.compute()
     with _open(launch, compute, "expert", config, []) as run:
         if run.complete:
@@ -110,7 +116,8 @@ def run_expert(config: ExpertConfig, launch: Launch) -> Iterator[Record]:
         compute.start()
         env = make_task_envs(config, compute)
         state = expert_state(config, compute, env, fresh_network(config, env))
-        yield from _reinforce(config, launch, run, state, env.action_names, {"kind": "expert"})
+        manifest = {"kind": "expert"}
+        yield from _reinforce(config, launch, run, state, env.action_names, manifest, started)
 
 
 def run_transfer(
@@ -122,6 +129,7 @@ def run_transfer(
         DataError: if the parent does not fit the task.
         ConfigError, LockedError, Interrupted: as `run_expert`.
     """
+    started = time.monotonic()
     if parent is not None:
         config = with_network_of(config, parent)
     parents = [] if parent is None else [parent.as_parent()]
@@ -138,7 +146,7 @@ def run_transfer(
             "parents": parents,
             "tensor_origins": [dataclasses.asdict(entry) for entry in origins],
         }
-        yield from _reinforce(config, launch, run, state, env.action_names, manifest)
+        yield from _reinforce(config, launch, run, state, env.action_names, manifest, started)
 
 
 def run_distill(
@@ -147,26 +155,39 @@ def run_distill(
     """Trains one student from one teacher per task.
 
     Teachers and random play are measured first: a student's evaluations are reported as
-    (student - random) / (teacher - random).
+    (student - random) / (teacher - random). What cannot work is refused before that.
 
     Raises:
         DataError: if a teacher does not fit its task.
         ConfigError, LockedError, Interrupted: as `run_expert`.
     """
+    started = time.monotonic()
     parents = [{"task": task} | teachers[task].as_parent() for task in config.tasks]
     compute = launch.compute()
     with _open(launch, compute, "distill", config, parents) as run:
         if run.complete:
             return
         compute.start()
-        loaded = [load_teacher(teachers[task], task, compute) for task in config.tasks]
-        measured: dict[str, dict[str, float]] = {"teacher": {}, RANDOM: {}}
-        for record in _references(loaded, teachers, _final_measuring(config, launch, run)):
-            who = str(record.values["who"])
-            task = str(record.values["task"])
-            measured[who][task] = float(record.values[f"{task}/mean"] or 0.0)
-            yield record
+        loaded = load_each_once(config.tasks, teachers, compute)
         state = DistillState(config, compute, loaded)
+        measured: dict[str, dict[str, float]] = {"teacher": {}, RANDOM: {}}
+        try:
+            for record in measure_references(
+                loaded, teachers, _final_measuring(config, launch, run)
+            ):
+                who = str(record.values["who"])
+                task = str(record.values["task"])
+                measured[who][task] = float(record.values[f"{task}/mean"] or 0.0)
+                yield record
+        except BaseException:  # a closed generator too: the emulators must stop
+            state.close()
+            raise
+        for task, mean in measured["teacher"].items():
+            if mean <= measured[RANDOM][task]:
+                launch.notice(
+                    f"the teacher of {task} scores {mean:g}, random play "
+                    f"{measured[RANDOM][task]:g}: the task counts as 0 in the student's merit"
+                )
         manifest = {
             "kind": "student",
             "tasks": {task: list(n) for task, n in state.network.task_actions.items()},
@@ -178,7 +199,7 @@ def run_distill(
         def merit(scores: Mapping[str, float]) -> float:
             return expert_normalised(scores, measured["teacher"], measured[RANDOM])
 
-        yield from _learn(config, launch, run, state, manifest, merit)
+        yield from _learn(config, launch, run, state, manifest, merit, started)
 
 
 def run_evaluate(
@@ -197,9 +218,12 @@ def run_evaluate(
         LockedError: if another process is at it.
         Interrupted: if it was stopped.
     """
+    started = time.monotonic()
     if checkpoint is None and not config.tasks:
         raise ConfigError("random plays anything: tasks must be named")
     tasks = config.tasks or tuple(checkpoint.tasks if checkpoint else ())
+    if checkpoint is not None:
+        check_plays(checkpoint, tasks)
     compute = launch.compute()
     sha256 = RANDOM if checkpoint is None else checkpoint.model_sha256
     stored = dataclasses.asdict(config) | {
@@ -211,12 +235,9 @@ def run_evaluate(
         if run.complete:
             return
         compute.start()
-        started = time.monotonic()
         measuring = _measuring(config.protocol, config.episodes, config.seed, launch, run)
-        scores = {}
-        for task in tasks:
-            act = None if checkpoint is None else load_teacher(checkpoint, task, compute).act
-            scores[task] = measure(act, sha256, task, measuring)
+        acts = players_when_asked(checkpoint, tasks, compute)
+        scores = {task: measure(acts[task], sha256, task, measuring) for task in tasks}
         values = {k: v for task, s in scores.items() for k, v in score_values(task, s).items()}
         elapsed_s = time.monotonic() - started
         record = Record("final", 0, 0, values, elapsed_s)
@@ -234,22 +255,15 @@ def run_evaluate(
         yield record
 
 
-def _references(
-    loaded: Sequence[Teacher], checkpoints: Mapping[str, Checkpoint], measuring: Measuring
-) -> Iterator[Record]:
-    """Scores of every teacher and of random play in its task, as records."""
-    if not measuring.episodes:
-        return
-    for teacher in loaded:
-        task = teacher.task
-        home = checkpoints[task].run
-        for who, name, act in (
-            ("teacher", teacher.model_sha256, teacher.act),
-            (RANDOM, RANDOM, None),
-        ):
-            scores = measure(act, name, task, measuring, also_look_in=home)
-            values = {"who": who, "task": task} | score_values(task, scores)
-            yield Record("measure", 0, 0, values, 0.0)
+def _kept_compute(path: Path) -> dict[str, Any]:
+    """What `open_run` was told of the device, precision and threads when a run began."""
+    stored = read_run_json(path, RUN)
+    config = stored.get("config") if isinstance(stored, dict) else None
+    kept = config.get("compute") if isinstance(config, dict) else None
+    wanted = {entry.name: entry.type for entry in dataclasses.fields(Compute)}
+    if not isinstance(kept, dict) or {n: type(v) for n, v in kept.items()} != wanted:
+        raise DataError(f"{path / RUN}: expected where the run computes, got {kept!r:.100}")
+    return kept
 
 
 def _reinforce(
@@ -259,6 +273,7 @@ def _reinforce(
     state: LearningState,
     action_names: Sequence[str],
     manifest: Mapping[str, Any],
+    started: float,
 ) -> Iterator[Record]:
     tasks = {"tasks": {config.task: list(action_names)}}
     yield from _learn(
@@ -268,6 +283,7 @@ def _reinforce(
         state,
         {"parents": []} | dict(manifest) | tasks,
         lambda scores: scores[config.task],
+        started,
     )
 
 
@@ -278,10 +294,14 @@ def _learn(
     state: LearningState,
     manifest: Mapping[str, Any],
     merit: Callable[[Mapping[str, float]], float],
+    started: float,
 ) -> Iterator[Record]:
-    """The session, a final evaluation of the last checkpoint, the summary."""
+    """The session, a final evaluation of the last checkpoint, the summary.
+
+    ``started`` is when the work began, on the monotonic clock.
+    """
     measuring = _final_measuring(config, launch, run)
-    players = _players(state.network, manifest["tasks"])
+    players = live_players(state.network, manifest["tasks"])
     if state.replay_bytes:
         launch.notice(f"the replay will take up to {state.replay_bytes / 2**30:.2f} GiB")
 
@@ -292,6 +312,8 @@ def _learn(
         }
         return Evaluation(tasks, merit({task: scores.mean for task, scores in tasks.items()}))
 
+    # The session's clock begins here, with the teachers already measured.
+    earlier_s = time.monotonic() - started
     session = Session(
         state,
         run,
@@ -322,13 +344,14 @@ def _learn(
         values["merit"] = merit({task: scores.mean for task, scores in final.items()})
     for task, scores in final.items():
         values |= score_values(task, scores)
-    record = Record("final", state.steps, state.updates, values, session.elapsed_s)
+    elapsed_s = earlier_s + session.elapsed_s
+    record = Record("final", state.steps, state.updates, values, elapsed_s)
     run.mark_complete(
         {
             "kind": manifest["kind"],
             "checkpoint": str(checkpoint.path.relative_to(run.path)),
             "model_sha256": checkpoint.model_sha256,
-            "seconds": session.elapsed_s,
+            "seconds": elapsed_s,
             "scores": {task: scores.to_json() for task, scores in final.items()},
         }
     )
@@ -336,23 +359,6 @@ def _learn(
     # order would write it twice.
     run.records.write(record)
     yield record
-
-
-def _players(network: QNetwork | Student, tasks: Mapping[str, Any]) -> dict[str, Act]:
-    """The live network as one policy per task."""
-    device = next(network.parameters()).device
-
-    def player(task: str) -> Act:
-        @torch.no_grad()
-        def act(obs: Shaped[Tensor, "envs ..."]) -> Int64[np.ndarray, " envs"]:
-            scores = network(obs.to(device)).scores
-            if isinstance(network, Student):
-                scores = network.task_scores(task, scores)
-            return scores.argmax(dim=1).cpu().numpy()
-
-        return act
-
-    return {task: player(task) for task in tasks}
 
 
 def _measuring(

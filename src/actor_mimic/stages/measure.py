@@ -1,10 +1,10 @@
 """Final figures: many games, measured once per weights and protocol, kept beside the run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actor_mimic.errors import Interrupted, StorageError
+from actor_mimic.errors import DataError, Interrupted, StorageError
 from actor_mimic.protocols import Protocol
 from actor_mimic.stages.evaluate import (
     Act,
@@ -13,11 +13,15 @@ from actor_mimic.stages.evaluate import (
     evaluation_json,
     play_games,
 )
+from actor_mimic.storage.checkpoint import Checkpoint
 from actor_mimic.storage.durable import json_bytes, replace_file
-from actor_mimic.storage.run_dir import read_run_json, slug
+from actor_mimic.storage.records import Record
+from actor_mimic.storage.run_dir import installed_versions, read_run_json, slug
+from actor_mimic.teachers.teacher import Teacher
 
 RANDOM = "random"
 EVALUATIONS = "evaluations"
+PLAYED_WITH = ("torch", "ale-py", "gymnasium", "numpy")  # packages that decide how games go
 
 
 @dataclass(frozen=True)
@@ -83,32 +87,78 @@ def measure(
 ) -> TaskScores:
     """The scores of some weights in one task: looked up, or played and kept.
 
+    What was played with other versions of `PLAYED_WITH` is played again.
+
     Args:
-        act: the policy; None plays at random.
-        name: sha256 of the weights, or ``random``; with task, protocol, epsilon and number of
-            games it names the result.
+        act: the policy, not called if the scores are kept already; None plays at random.
+        name: sha256 of the weights, or ``random``; with task, protocol, epsilon, number of games
+            and seed it names the result.
         task: what to play.
         measuring: how, and where results are kept.
         also_look_in: another run that may have measured the same already.
+
+    Raises:
+        Interrupted: if a stop was asked for.
+        DataError: if a kept result is damaged.
+        StorageError: if the result cannot be kept.
     """
     epsilon = measuring.epsilon if act else 1.0
     parts = [name[:16], slug(task), measuring.protocol.name, f"{epsilon:g}", measuring.episodes]
-    file_name = f"{EVALUATIONS}/{'-'.join(str(part) for part in parts)}.json"
-    target = measuring.directory / file_name
-    if target.exists():
-        result = read_run_json(measuring.directory, file_name)
-        return TaskScores.from_json(result["tasks"][task])
-    if also_look_in is not None and (also_look_in / file_name).exists():
-        result = read_run_json(also_look_in, file_name)
-    else:
+    file_name = f"{EVALUATIONS}/{'-'.join(str(p) for p in [*parts, measuring.seed])}.json"
+    scores = _kept(measuring.directory, file_name, task)
+    if scores is not None:
+        return scores
+    if also_look_in is not None:
+        scores = _kept(also_look_in, file_name, task)
+    if scores is None:
         scores = measuring.play(act, task, measuring.episodes)
-        result = evaluation_json(name, measuring.protocol, epsilon, {task: scores})
+    result = evaluation_json(name, measuring.protocol, epsilon, {task: scores})
+    result |= {"seed": measuring.seed, "versions": _versions()}
+    target = measuring.directory / file_name
     try:
         target.parent.mkdir(exist_ok=True)
         replace_file(target, json_bytes(result))
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error}") from error
-    return TaskScores.from_json(result["tasks"][task])
+    return scores
+
+
+def _versions() -> dict[str, str | None]:
+    installed = installed_versions()
+    return {package: installed[package] for package in PLAYED_WITH}
+
+
+def _kept(run: Path, file_name: str, task: str) -> TaskScores | None:
+    """A result that was kept in a run; None if there is none, or it was played otherwise."""
+    if not (run / file_name).exists():
+        return None
+    result = read_run_json(run, file_name)
+    try:
+        if result.get("versions") != _versions():
+            return None
+        return TaskScores.from_json(result["tasks"][task])
+    except (AttributeError, KeyError, TypeError, IndexError) as error:
+        raise DataError(
+            f"{run / file_name}: expected the scores of {task}, got {result!r:.100}"
+        ) from error
+
+
+def measure_references(
+    loaded: Sequence[Teacher], checkpoints: Mapping[str, Checkpoint], measuring: Measuring
+) -> Iterator[Record]:
+    """Scores of every teacher and of random play in its task, as records."""
+    if not measuring.episodes:
+        return
+    for teacher in loaded:
+        task = teacher.task
+        home = checkpoints[task].run
+        for who, name, act in (
+            ("teacher", teacher.model_sha256, teacher.act),
+            (RANDOM, RANDOM, None),
+        ):
+            scores = measure(act, name, task, measuring, also_look_in=home)
+            values = {"who": who, "task": task} | score_values(task, scores)
+            yield Record("measure", 0, 0, values, 0.0)
 
 
 def score_values(task: str, scores: TaskScores) -> dict[str, float | int | str | None]:

@@ -1,6 +1,6 @@
 """Our own checkpoints as teachers: experts, transferred networks, and students."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from jaxtyping import Shaped
 from torch import Tensor, nn
@@ -50,20 +50,44 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], source: str)
     network.load_state_dict(dict(tensors))
 
 
-def load_teacher(checkpoint: Checkpoint, task: str, compute: Compute) -> Teacher:
-    """A checkpoint as the teacher of one of its tasks.
+def check_plays(checkpoint: Checkpoint, tasks: Iterable[str]) -> None:
+    """Refuses tasks that a checkpoint was not made for.
 
     Raises:
-        DataError: if the checkpoint does not play that task, or its tensors do not fit.
+        DataError: naming the first, and what it does play.
     """
-    if task not in checkpoint.tasks:
-        raise DataError(
-            f"{checkpoint.path} plays {', '.join(checkpoint.tasks)}, not {task}"
-            f"{did_you_mean(task, checkpoint.tasks)}"
-        )
+    for task in tasks:
+        if task not in checkpoint.tasks:
+            raise DataError(
+                f"{checkpoint.path} plays {', '.join(checkpoint.tasks)}, not {task}"
+                f"{did_you_mean(task, checkpoint.tasks)}"
+            )
+
+
+def load_teacher(checkpoint: Checkpoint, task: str, compute: Compute) -> Teacher:
+    """A checkpoint as the teacher of one of its tasks; see `load_teachers`."""
+    return load_teachers(checkpoint, [task], compute)[task]
+
+
+def load_teachers(
+    checkpoint: Checkpoint, tasks: Iterable[str], compute: Compute
+) -> dict[str, Teacher]:
+    """A checkpoint as the teacher of some of its tasks, by task; they share one network.
+
+    Raises:
+        DataError: if the checkpoint does not play a task, or its tensors do not fit.
+    """
+    tasks = list(tasks)
+    check_plays(checkpoint, tasks)
     network = load_network(checkpoint)
     compute.place(network)
     network.requires_grad_(False)
+    return {task: _teacher(checkpoint, task, network, compute) for task in tasks}
+
+
+def _teacher(
+    checkpoint: Checkpoint, task: str, network: QNetwork | Student, compute: Compute
+) -> Teacher:
     q_network = network.network if isinstance(network, Student) else network
 
     def label(obs: Shaped[Tensor, "batch ..."]) -> Output:

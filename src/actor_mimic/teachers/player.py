@@ -9,7 +9,7 @@ from jaxtyping import Int64, Shaped
 from actor_mimic.compute import Compute
 from actor_mimic.errors import UsageError
 from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint
-from actor_mimic.teachers.own import load_teacher
+from actor_mimic.teachers.own import load_teachers
 
 
 class Player:
@@ -26,7 +26,7 @@ class Player:
     def __init__(self, checkpoint: Checkpoint, *, device: str = "cpu") -> None:
         compute = Compute(device, precision="float32", threads=torch.get_num_threads())
         self.tasks = tuple(checkpoint.tasks)
-        self._teachers = {task: load_teacher(checkpoint, task, compute) for task in self.tasks}
+        self._teachers = load_teachers(checkpoint, self.tasks, compute)
 
     def act(
         self, obs: Shaped[np.ndarray, "..."], task: str | None = None

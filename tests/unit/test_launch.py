@@ -1,0 +1,166 @@
+"""Launching stages: what is refused at once, what is loaded when, what is counted."""
+
+import contextlib
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from actor_mimic.config import EvaluateConfig, build_config
+from actor_mimic.errors import ConfigError, DataError
+from actor_mimic.stages import launch as module
+from actor_mimic.stages import players
+from actor_mimic.stages.launch import Launch, run_distill, run_evaluate, run_expert
+from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint
+
+TASK, OTHER = "gym:CartPole-v1", "gym:MountainCar-v0"
+SMALL = {
+    "record_every_steps": 64,
+    "eval_every_steps": 128,
+    "eval_episodes": 1,
+    "final_episodes": 2,
+    "checkpoint_every_steps": 128,
+}
+STUDENT = SMALL | {
+    "tasks": [TASK],
+    "steps_per_task": 128,
+    "envs_per_task": 4,
+    "learning_starts_steps": 16,
+    "replay_capacity_steps": 400,
+    "batch_size_per_task": 8,
+}
+
+
+def launched(path: Path, **options: object) -> Launch:
+    return Launch(path, device="cpu", precision="float32", threads=1, **options)
+
+
+@pytest.fixture(scope="module")
+def expert(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    path = tmp_path_factory.mktemp("launch") / "expert"
+    small = {"num_envs": 4, "rollout_steps": 8, "minibatch_size": 16, "total_steps": 128}
+    config = build_config("expert", SMALL | small | {"task": TASK})
+    list(run_expert(config, launched(path)))
+    return resolve_checkpoint(path)
+
+
+@pytest.fixture
+def never_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        pytest.fail("measured before what cannot work was refused")
+
+    monkeypatch.setattr(module, "measure_references", refuse)
+
+
+@pytest.mark.usefixtures("never_measured")
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"regressor": "quadratic"}, "unknown regressor"),
+        ({"network": "resnet"}, "network|torso|kind"),
+        ({"replay_capacity_steps": 10**13}, "GiB"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_games_are_played(
+    tmp_path: Path, expert: Checkpoint, changes: dict, said: str
+) -> None:
+    config = build_config("distill", STUDENT | changes)
+
+    with pytest.raises(ConfigError, match=said):
+        list(run_distill(config, launched(tmp_path / "student"), {TASK: expert}))
+
+
+def test_the_emulators_stop_when_measuring_fails(
+    tmp_path: Path, expert: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+    original = module.DistillState.close
+    monkeypatch.setattr(
+        module.DistillState, "close", lambda state: closed.append(1) or original(state)
+    )
+
+    def fail(*_: object) -> None:
+        raise DataError("no scores")
+
+    monkeypatch.setattr(module, "measure_references", fail)
+    with pytest.raises(DataError, match="no scores"):
+        list(run_distill(build_config("distill", STUDENT), launched(tmp_path), {TASK: expert}))
+    assert closed == [1]
+
+
+def test_seconds_include_measuring_and_a_poor_teacher_is_said_once(
+    tmp_path: Path, expert: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = module.measure_references
+
+    def slow_and_poor(*arguments: object) -> object:
+        time.sleep(0.5)
+        for record in original(*arguments):
+            if record.values["who"] == "teacher":
+                record.values[f"{TASK}/mean"] = 1.0
+            yield record
+
+    monkeypatch.setattr(module, "measure_references", slow_and_poor)
+    notices: list[str] = []
+    path = tmp_path / "student"
+    before = time.monotonic()
+    records = list(
+        run_distill(
+            build_config("distill", STUDENT), launched(path, notice=notices.append), {TASK: expert}
+        )
+    )
+    whole = time.monotonic() - before
+
+    trained = [record.wall_s for record in records if record.kind == "train"]
+    seconds = json.loads((path / "complete.json").read_text())["seconds"]
+    assert trained[-1] + 0.5 <= seconds <= whole
+    assert len([text for text in notices if "counts as 0" in text]) == 1
+    assert records[-1].values["merit"] == 0.0
+
+
+def test_a_network_is_loaded_once_and_only_to_play(
+    tmp_path: Path, expert: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = []
+    original = players.load_teachers
+    monkeypatch.setattr(
+        players, "load_teachers", lambda *given: loads.append(given[1]) or original(*given)
+    )
+    path = tmp_path / "played"
+    config = EvaluateConfig(tasks=(TASK,), episodes=2)
+    (first,) = run_evaluate(config, launched(path), expert)
+    assert loads == [(TASK,)]
+
+    (path / "complete.json").unlink()
+    (second,) = run_evaluate(config, launched(path), expert)
+    assert loads == [(TASK,)]
+    assert first.values == second.values
+
+
+def test_a_task_that_is_not_played_is_refused_before_anything(
+    tmp_path: Path, expert: Checkpoint
+) -> None:
+    with pytest.raises(DataError, match=f"not {OTHER}"):
+        list(run_evaluate(EvaluateConfig(tasks=(TASK, OTHER)), launched(tmp_path / "x"), expert))
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{}", "[]", '{"config": 3}', '{"config": {"compute": {"device": "cpu"}}}', "not JSON"],
+)
+def test_a_damaged_description_of_a_run_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+
+    with pytest.raises(DataError, match=r"run\.json"):
+        Launch(tmp_path).compute()
+
+
+def test_a_run_keeps_where_it_computes(tmp_path: Path, expert: Checkpoint) -> None:
+    run = launched(tmp_path / "played")
+    with contextlib.closing(run_evaluate(EvaluateConfig((TASK,), episodes=1), run, expert)) as r:
+        next(iter(r))
+
+    compute = Launch(tmp_path / "played").compute()
+    assert (compute.device, compute.precision, compute.threads) == ("cpu", "float32", 1)
