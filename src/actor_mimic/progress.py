@@ -50,6 +50,7 @@ class StageProgress:
         out = sys.stderr if stream is None else stream
         self._title = printable(title, max_length=100)
         self._total_steps = total_steps
+        self._games = _GamePace()
         self._view: _Bars | _Lines
         if can_draw(out):
             self._view = _Bars(out, self._title, total_steps)
@@ -92,8 +93,8 @@ class StageProgress:
     def on_game(self, task: str, finished: int, total: int) -> None:
         """Takes in the progress of an evaluation, in games."""
         name = printable(task, max_length=60)
-        line = f"{self._title}: evaluating {name}: {finished} of {total} games"
-        self._view.game(name, finished, total, line)
+        count = f"{finished} of {total} games{self._games.pace(task, finished, total)}"
+        self._view.game(name, finished, total, count, f"{self._title}: evaluating {name}: {count}")
 
     def notice(self, text: str) -> None:
         """Prints something that a person should read."""
@@ -173,7 +174,7 @@ class _Bars:
         self._hide_game()
         self._progress.update(self._stage, completed=step, count=count, figures=figures)
 
-    def game(self, task: str, finished: int, total: int, line: str) -> None:
+    def game(self, task: str, finished: int, total: int, count: str, line: str) -> None:
         del line
         if self._game is None:
             self._game = self._progress.add_task("", total=total, count="", figures="")
@@ -182,7 +183,7 @@ class _Bars:
             description=f"  evaluating {task}",
             completed=finished,
             total=total,
-            count=f"{finished} of {total} games",
+            count=count,
         )
 
     def line(self, text: str) -> None:
@@ -213,8 +214,8 @@ class _Lines:
         del step, count, figures
         self._sometimes(line)
 
-    def game(self, task: str, finished: int, total: int, line: str) -> None:
-        del task, total
+    def game(self, task: str, finished: int, total: int, count: str, line: str) -> None:
+        del task, total, count
         if finished:
             self._sometimes(line)
 
@@ -227,6 +228,29 @@ class _Lines:
         if now - self._last >= self._interval_s:
             self._last = now
             self.line(line)
+
+
+class _GamePace:
+    """How fast the games of one evaluation end."""
+
+    def __init__(self) -> None:
+        self._task = ""
+        self._first = 0
+        self._finished = 0
+        self._started_s = 0.0
+
+    def pace(self, task: str, finished: int, total: int) -> str:
+        """Rate and time left, once a game has ended since the evaluation was first seen."""
+        now = time.monotonic()
+        if task != self._task or finished < self._finished:
+            self._task, self._first, self._started_s = task, finished, now
+        self._finished = finished
+        ended, elapsed_s = finished - self._first, now - self._started_s
+        if ended <= 0 or elapsed_s <= 0.0 or finished >= total:
+            return ""
+        left_s = (total - finished) * elapsed_s / ended
+        rate = 60.0 * ended / elapsed_s
+        return f", {rate:,.1f} games/min, {timedelta(seconds=round(left_s))} left"
 
 
 def _pace(record: Record, total_steps: int) -> str:

@@ -157,7 +157,8 @@ def test_the_result_names_every_stage(finished):
     assert (checkpoint / "MANIFEST.json").is_file()
     assert result["stages"]["student-play/seed-0"]["checkpoint"] == str(checkpoint)
     assert json.loads(json.dumps(result)) == result
-    assert "predicted: 0.0 hours" in notices[0]
+    assert "measuring how fast" in notices[0]
+    assert "predicted: 0.0 hours" in notices[1]
 
 
 def test_arms_name_their_parents(finished):

@@ -56,12 +56,27 @@ def test_without_an_interval_every_record_is_a_line():
     stream = File()
     with StageProgress("student", 1_000, stream=stream, interval_s=0.0) as progress:
         progress.show(train(100))
-        progress.on_game("pong", 0, 3)
         progress.on_game("pong", 2, 3)
         progress.notice("be careful")
 
     lines = stream.getvalue().splitlines()
     assert lines[1:] == ["student: evaluating pong: 2 of 3 games", "student: be careful"]
+
+
+def test_games_show_their_rate_and_the_time_left(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("actor_mimic.progress.time.monotonic", lambda: now[0])
+    stream = File()
+    with StageProgress("student", 1_000, stream=stream, interval_s=0.0) as progress:
+        for task, finished in (("pong", 0), ("pong", 2), ("pong", 6), ("boxing", 0), ("boxing", 1)):
+            progress.on_game(task, finished, 6)
+            now[0] += 20.0
+
+    assert stream.getvalue().splitlines() == [
+        "student: evaluating pong: 2 of 6 games, 6.0 games/min, 0:00:40 left",
+        "student: evaluating pong: 6 of 6 games",
+        "student: evaluating boxing: 1 of 6 games, 3.0 games/min, 0:01:40 left",
+    ]
 
 
 def test_a_terminal_gets_a_bar_with_rate_time_left_and_figures():

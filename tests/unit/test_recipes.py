@@ -103,6 +103,16 @@ def test_stages_take_settings_defaults_seeds_and_scale():
     assert play.config == EvaluateConfig(("breakout",), 5)
 
 
+def test_a_parent_decides_the_shape_and_defaults_are_for_random_weights():
+    text = RECIPE.replace('kind = "transfer"', 'kind = "transfer"\nwidth = 1.0', 1)
+
+    with pytest.raises(ConfigError, match="width with a parent") as caught:
+        parse(text)
+
+    assert f"mine.toml:{line_of(text, 'width = 1.0')}: " in str(caught.value)
+    parse(RECIPE + "[defaults.transfer]\nwidth = 1.0\n")
+
+
 def test_jobs_come_in_order_with_a_directory_each(tmp_path):
     jobs = list(parse(RECIPE).jobs(tmp_path))
 

@@ -5,9 +5,11 @@ import os
 import socket
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
+import actor_mimic
 from actor_mimic.errors import CannotCreateError, ConfigError, DataError, LockedError, UsageError
 from actor_mimic.storage.records import Record, read_records
 from actor_mimic.storage.run_dir import (
@@ -233,3 +235,15 @@ def test_slugs():
     assert slug("../../etc/passwd") == "etc-passwd"
     with pytest.raises(UsageError):
         slug("::")
+
+
+def test_from_source_our_own_version_is_known(monkeypatch):
+    def absent(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+
+    versions = installed_versions()
+
+    assert versions["actor-mimic"] == actor_mimic.__version__
+    assert versions["torch"] is None

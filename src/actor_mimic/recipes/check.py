@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from actor_mimic.config import Config, DistillConfig, EvaluateConfig, build_config
+from actor_mimic.config import Config, DistillConfig, EvaluateConfig, NetworkConfig, build_config
 from actor_mimic.errors import ActorMimicError, ConfigError, UsageError, did_you_mean
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.recipes.lines import Lines
@@ -26,6 +26,7 @@ KINDS = ("expert", "distill", "transfer", "evaluate")
 TOP_KEYS = ("name", "description", "seeds", "scale", "defaults", "stage")
 STAGE_KEYS = ("name", "kind", "seeds")
 PARENT_KEYS = {"distill": "teachers", "transfer": "parent", "evaluate": "checkpoint"}
+NETWORK_SETTINGS = tuple(entry.name for entry in dataclasses.fields(NetworkConfig))
 EVALUATE_KEYS = ("tasks", "episodes", "protocol")
 
 
@@ -113,6 +114,7 @@ class RecipeReader:
     ) -> Config | EvaluateConfig:
         values = {**defaults, **own}
         try:
+            _check_network(stage, own)
             return self._build(stage, values)
         except ActorMimicError as error:
             named = _named(values, str(error))
@@ -310,6 +312,15 @@ class RecipeReader:
         line = self._lines.find(where, list(keys))
         place = self._source if line is None else f"{self._source}:{line}"
         raise ConfigError(f"{place}: {message}") from None
+
+
+def _check_network(stage: Stage, own: Iterable[str]) -> None:
+    """Refuses a shape beside a parent; one among the defaults is for arms with random weights."""
+    if stage.kind != "transfer" or stage.parent is None:
+        return
+    for name in own:
+        if name in NETWORK_SETTINGS:
+            raise ConfigError(f"{name} with a parent: the parent's weights decide the network")
 
 
 def _build_evaluation(values: Mapping[str, Any]) -> EvaluateConfig:

@@ -103,6 +103,8 @@ def run_recipe(
     _check_paths(recipe)
     compute = choose_compute(device, threads=threads)
     compute.start()
+    if not all(is_complete(job.path) for job in jobs):
+        notice("measuring how fast each kind of stage runs here, a few seconds each")
     predictions = predict(recipe, jobs, compute, seconds=probe_s, stop=stop)
     if predictions:
         notice(describe(predictions))

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from actor_mimic import __version__
 from actor_mimic.errors import (
     CannotCreateError,
     ConfigError,
@@ -214,7 +215,8 @@ def installed_versions() -> dict[str, str | None]:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            versions[package] = None
+            # From source nothing is installed, but our own version is known.
+            versions[package] = __version__ if package == "actor-mimic" else None
     return versions
 
 
