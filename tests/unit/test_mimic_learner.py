@@ -33,11 +33,9 @@ def make_learner(
     spec = TorsoSpec("mlp", (4,), width=0.25)
     student = Student(spec, tasks or ATARI, generator=generator(1)).to(device)
     width = student.network.torso.num_features
-    regressors = nn.ModuleDict(
-        {
-            task: build_regressor("linear", width, TEACHER_FEATURES, generator=generator(seed))
-            for seed, task in enumerate(student.action_maps, start=2)
-        }
+    regressors = nn.ModuleList(
+        build_regressor("linear", width, TEACHER_FEATURES, generator=generator(seed))
+        for seed, _ in enumerate(student.action_maps, start=2)
     ).to(device)
     parameters = [*student.parameters(), *regressors.parameters()]
     return MimicLearner(
@@ -90,7 +88,7 @@ def hand_made() -> tuple[MimicLearner, list[TaskBatch]]:
     learner = make_learner(feature_weight=0.5, temperature=2.0)
     head = learner.student.network.head
     set_constant(head, {UP: math.log(3), LEFT: math.log(2)})
-    for regressor, value in zip(learner.regressors.values(), (1.0, 3.0), strict=True):
+    for regressor, value in zip(learner.regressors, (1.0, 3.0), strict=True):
         assert isinstance(regressor, nn.Linear)
         set_constant(regressor, dict.fromkeys(range(TEACHER_FEATURES), value))
     left, up = torch.zeros(1, 18), torch.zeros(1, 18)
@@ -139,7 +137,7 @@ def test_gradients_by_hand():
     gradient = learner.student.network.head.bias.grad
     assert gradient is not None
     torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=0.0)
-    for regressor, value in zip(learner.regressors.values(), (-1.0, 0.5), strict=True):
+    for regressor, value in zip(learner.regressors, (-1.0, 0.5), strict=True):
         torch.testing.assert_close(
             regressor.bias.grad, torch.full((TEACHER_FEATURES,), value), atol=1e-6, rtol=0.0
         )
@@ -170,7 +168,7 @@ def test_tasks_weigh_equally_and_answer_for_their_own_examples():
         alone = make_learner(tasks={task: ATARI[task]}, feature_weight=0.25)
         # The same alphabet, so the same student; of the regressors, this task's.
         alone.student.load_state_dict(learner.student.state_dict())
-        alone.regressors[task].load_state_dict(learner.regressors[task].state_dict())
+        alone.regressors[0].load_state_dict(learner.regressors[index].state_dict())
         metrics = alone.update([batches[index]])
         expected[task] = metrics["loss"].item()
         expected |= {name: value.item() for name, value in metrics.items() if "/" in name}
@@ -188,14 +186,14 @@ ONE_ACTION_EACH = {"left": ("LEFT",), "up": ("UP",)}  # then the policy loss has
 def test_feature_loss_trains_regressors_and_the_students_torso():
     learner = make_learner(tasks=ONE_ACTION_EACH)
     torso, head = learner.student.network.torso, learner.student.network.head
-    before = weights(torso), weights(head), [weights(r) for r in learner.regressors.values()]
+    before = weights(torso), weights(head), [weights(r) for r in learner.regressors]
 
     metrics = learner.update(random_batches(learner))
 
     assert metrics["left/policy_loss"].item() == 0.0
     assert equal(weights(head), before[1])
     assert not any(torch.equal(a, b) for a, b in zip(weights(torso), before[0], strict=True))
-    for regressor, old in zip(learner.regressors.values(), before[2], strict=True):
+    for regressor, old in zip(learner.regressors, before[2], strict=True):
         assert not any(torch.equal(a, b) for a, b in zip(weights(regressor), old, strict=True))
 
 

@@ -30,7 +30,10 @@ from actor_mimic.networks.student import Student
 
 @dataclass(frozen=True)
 class TaskBatch:
-    """Labelled observations of one task; teacher scores stand at their alphabet slots."""
+    """Labelled observations of one task; teacher scores stand at their alphabet slots.
+
+    Without a feature weight the features are not looked at, and may have any width.
+    """
 
     obs: Shaped[Tensor, "batch ..."]
     teacher_scores: Float[Tensor, "batch alphabet"]
@@ -55,7 +58,7 @@ class MimicLearner:
     def __init__(
         self,
         student: Student,
-        regressors: nn.ModuleDict,
+        regressors: nn.ModuleList,
         optimizer: torch.optim.Optimizer,
         *,
         temperature: float,
@@ -128,9 +131,7 @@ class MimicLearner:
         return torch.cat(
             [
                 feature_regression_loss(regressor(part), batch.teacher_features.to(self._device))
-                for regressor, part, batch in zip(
-                    self.regressors.values(), features, batches, strict=True
-                )
+                for regressor, part, batch in zip(self.regressors, features, batches, strict=True)
             ]
         )
 

@@ -62,7 +62,6 @@ class LabelledBatch:
     obs: Shaped[Tensor, "batch ..."]
     label_scores: Float32[Tensor, "batch actions"]
     label_features: Float16[Tensor, "batch features"]
-    actions: Int64[Tensor, " batch"]
 
 
 class FrameReplay:
@@ -269,7 +268,6 @@ class FrameReplay:
             obs=self._observations(env, number),
             label_scores=labels("label_scores", torch.float32),
             label_features=labels("label_features", torch.float16),
-            actions=self._actions(env, number),
         )
 
     def export_since(self, written_before: Int64[np.ndarray, " envs"]) -> dict[str, Tensor]:

@@ -46,7 +46,7 @@ class DistillState:
     Args:
         config: what to do.
         compute: where.
-        teachers: one per task, in the configuration's order.
+        teachers: one per task, in the configuration's order, which is the student's.
 
     Raises:
         ConfigError: if the tasks' observations differ in shape, or the replays do not fit.
@@ -69,16 +69,15 @@ class DistillState:
             {env.task: env.action_names for env in envs},
             generator=torch_generator(config.seed, "student"),
         )
-        self._regressors = nn.ModuleDict(
-            {
-                teacher.task: build_regressor(
-                    config.regressor,
-                    self.network.network.torso.num_features,
-                    teacher.num_features,
-                    generator=torch_generator(config.seed, teacher.task, "regressor"),
-                )
-                for teacher in teachers
-            }
+        assert [teacher.task for teacher in teachers] == list(self.network.action_maps)
+        self._regressors = nn.ModuleList(
+            build_regressor(
+                config.regressor,
+                self.network.network.torso.num_features,
+                teacher.num_features,
+                generator=torch_generator(config.seed, teacher.task, "regressor"),
+            )
+            for teacher in teachers
         )
         compute.place(self.network)
         compute.place(self._regressors)
@@ -104,7 +103,7 @@ class DistillState:
                     env,
                     config.replay_capacity_steps,
                     label_scores=len(self.network.alphabet),
-                    label_features=teacher.num_features,
+                    label_features=teacher.num_features if config.feature_weight else 0,
                 )
                 for env, teacher in zip(envs, teachers, strict=True)
             ]
@@ -122,7 +121,7 @@ class DistillState:
         """Resets the environments."""
         self._rollout.start()
 
-    def advance(self) -> dict[str, Tensor | float]:
+    def advance(self) -> dict[str, Tensor]:
         """One step of every environment, its labels, and the updates that are due."""
         obs = self._rollout.observations.to(self._device)
         self._rollout.send(self._greedy(obs), self._config.epsilon)
@@ -135,7 +134,7 @@ class DistillState:
             add_transition(replay, transition, **label)
         self.steps += self._rollout.num_envs
         self.recent.extend(self._rollout.take_finished())
-        return {name: value for name, value in metrics.items()}
+        return metrics
 
     def snapshot(self) -> Snapshot:
         """Student, regressors, optimiser, environments, generators, counters, replays."""
@@ -196,18 +195,19 @@ class DistillState:
         teacher = self._teachers[index]
         output = teacher.label(obs[self._rollout.slices[index]])
         action_map = self.network.action_maps[teacher.task]
-        return {
-            "label_scores": action_map.scatter(output.scores).cpu(),
-            "label_features": output.features.half().cpu(),
-        }
+        labels = {"label_scores": action_map.scatter(output.scores).cpu()}
+        if self._config.feature_weight:
+            labels["label_features"] = output.features.half().cpu()
+        return labels
 
     def _learn(self) -> dict[str, Tensor]:
+        """The updates that are due; the means of their metrics."""
         config = self._config
-        if min(len(replay) for replay in self._replays) < config.learning_starts_steps:
+        if min(replay.steps_added for replay in self._replays) < config.learning_starts_steps:
             return {}
         self._samples_due += config.samples_per_step * self._rollout.num_envs
         batch = config.batch_size_per_task * len(self._replays)
-        metrics: dict[str, Tensor] = {}
+        updates: list[dict[str, Tensor]] = []
         while self._samples_due >= batch:
             self._samples_due -= batch
             metrics = self._learner.update(
@@ -219,7 +219,10 @@ class DistillState:
                     )
                 ]
             )
-        return metrics
+            updates.append(metrics)
+        if len(updates) < 2:
+            return updates[0] if updates else {}
+        return {name: torch.stack([m[name] for m in updates]).mean() for name in updates[0]}
 
 
 def _make_envs(config: DistillConfig, compute: Compute) -> list[VectorEnv]:
