@@ -14,7 +14,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
 from actor_mimic.config import Config, NetworkConfig, build_config
-from actor_mimic.errors import ConfigError, UsageError
+from actor_mimic.errors import ConfigError, DataError, UsageError, did_you_mean
 from actor_mimic.verbs.arguments import (
     CheckpointName,
     Device,
@@ -136,6 +136,13 @@ class Distill:
             values["steps_per_task"] = -(-total // max(1, len(named)))
         config = _build("distill", values, self.common)
         checkpoints = {task: checkpoint_argument(where) for task, where in named.items()}
+        for task, checkpoint in checkpoints.items():
+            if task not in checkpoint.tasks:
+                # Before a run directory is made for what can never begin.
+                raise DataError(
+                    f"{checkpoint.path} plays {', '.join(checkpoint.tasks)}, not {task}"
+                    f"{did_you_mean(task, checkpoint.tasks)}"
+                )
         path = self.common.run_dir or _default_dir("student", *named, self.common.seed)
         return _learn(run_distill, config, path, "student", self.common, checkpoints)
 
