@@ -6,15 +6,22 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from actor_mimic.compute import Compute
 from actor_mimic.config import EvaluateConfig, build_config
 from actor_mimic.errors import ConfigError, DataError
+from actor_mimic.networks.student import Student
+from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.stages import launch as module
 from actor_mimic.stages import players
 from actor_mimic.stages.launch import Launch, run_distill, run_evaluate, run_expert
-from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint
+from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint, write_checkpoint
+from actor_mimic.teachers import own
+from actor_mimic.teachers.player import Player
 
 TASK, OTHER = "gym:CartPole-v1", "gym:MountainCar-v0"
+CPU = Compute("cpu", "float32", 1)
 SMALL = {
     "record_every_steps": 64,
     "eval_every_steps": 128,
@@ -164,3 +171,39 @@ def test_a_run_keeps_where_it_computes(tmp_path: Path, expert: Checkpoint) -> No
 
     compute = Launch(tmp_path / "played").compute()
     assert (compute.device, compute.precision, compute.threads) == ("cpu", "float32", 1)
+
+
+def test_tasks_of_one_checkpoint_share_its_network(
+    tmp_path: Path, expert: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student as the teacher of both of its tasks is in memory once."""
+    twin = "gym:Twin-v1"
+    network = Student(
+        TorsoSpec("mlp", (4,)),
+        {twin: (f"{twin}/0", f"{twin}/1"), TASK: (f"{TASK}/0", f"{TASK}/1")},
+        generator=torch.Generator().manual_seed(0),
+    )
+    both = write_checkpoint(
+        tmp_path / "student",
+        step=1,
+        tensors={"model": network.state_dict()},
+        state={},
+        manifest={
+            "kind": "student",
+            "tasks": {task: list(names) for task, names in network.task_actions.items()},
+            "network": network.to_json(),
+            "config": {},
+            "parents": [],
+        },
+    )
+    loads = []
+    original = own.load_network
+    monkeypatch.setattr(own, "load_network", lambda c: loads.append(c.path) or original(c))
+
+    teachers = players.load_each_once([TASK, twin], {TASK: both, twin: both}, CPU)
+    assert [teacher.task for teacher in teachers] == [TASK, twin]
+    assert loads == [both.path]
+    other = players.load_each_once([twin, TASK], {TASK: expert, twin: both}, CPU)
+    assert [teacher.model_sha256 for teacher in other] == [both.model_sha256, expert.model_sha256]
+    Player(both)
+    assert loads == [both.path, both.path, expert.path, both.path]
