@@ -34,7 +34,8 @@
     episodes = 30
 
 A parent is the repetition with the same seed; one that runs only once serves all seeds. Of a
-parent the last checkpoint is taken; ``"student@best"`` takes the best one.
+parent the last checkpoint is taken; ``"student@best"`` takes the best one. A transfer with a parent
+has its network; ``network``, ``width`` and ``norm`` among the defaults are for random weights.
 """
 
 import tomllib
