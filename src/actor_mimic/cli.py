@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Protocol
 
 import tyro
 
@@ -22,9 +23,18 @@ Begin with:  actor-mimic run demo
 
 Exit codes: 0 done, 2 wrong usage, 65 bad data or checkpoint, 69 something is not installed,
 70 learning diverged, 73 cannot create, 74 input or output failed, 75 locked by another process,
-77 refused as unsafe, 78 bad configuration, 130 interrupted, 143 terminated."""
+78 bad configuration, 130 interrupted, 143 terminated."""
 
-VERBS = {
+
+class Verb(Protocol):
+    """What every verb can do once its arguments have been read."""
+
+    def run(self) -> int:
+        """Does it; returns the exit code."""
+        ...
+
+
+VERBS: dict[str, type[Verb]] = {
     "run": Run,
     "train-expert": TrainExpert,
     "distill": Distill,
@@ -40,30 +50,12 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script; leaves with a documented exit code."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments == ["--version"]:
-        print(f"actor-mimic {__version__}")
-        return
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
-        hint = did_you_mean(arguments[0], VERBS)
-        notice(f"error: unknown verb {arguments[0]!r}, expected one of {', '.join(VERBS)}{hint}")
-        sys.exit(UsageError.exit_code)
-    # Before PyTorch is loaded: its threads would otherwise wait for each other by spinning, which
-    # takes the cores from the emulators and, on a busy machine, from themselves. See decision 4.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    verb = tyro.extras.subcommand_cli_from_dict(
-        VERBS,
-        prog="actor-mimic",
-        description=DESCRIPTION,
-        args=arguments or ["--help"],
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    sys.exit(_run(verb))
+    sys.exit(_run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
-def _run(verb: object) -> int:
+def _run(arguments: list[str]) -> int:
     try:
-        code = verb.run()  # type: ignore[attr-defined]
+        code = _read(arguments).run()
         sys.stdout.flush()
         return code
     except ActorMimicError as error:
@@ -76,3 +68,25 @@ def _run(verb: object) -> int:
         # Whoever read our output has seen enough; keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _read(arguments: list[str]) -> Verb:
+    """The verb that the arguments ask for; ``--help`` and wrong usage leave from here."""
+    if arguments == ["--version"]:
+        print(f"actor-mimic {__version__}")
+        sys.exit(0)
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
+        raise UsageError(
+            f"unknown verb {arguments[0]!r}, expected one of {', '.join(VERBS)}"
+            f"{did_you_mean(arguments[0], VERBS)}"
+        )
+    # Before PyTorch is loaded: its threads would otherwise wait for each other by spinning, which
+    # takes the cores from the emulators and, on a busy machine, from themselves (decision 4).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return tyro.extras.subcommand_cli_from_dict(
+        VERBS,
+        prog="actor-mimic",
+        description=DESCRIPTION,
+        args=arguments or ["--help"],
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )

@@ -63,7 +63,7 @@ class Evaluate:
         from actor_mimic.protocols import protocol_named
         from actor_mimic.stages.evaluate import evaluation_json
         from actor_mimic.stages.measure import RANDOM, Measuring
-        from actor_mimic.teachers.own import load_teacher
+        from actor_mimic.teachers.own import load_teachers
 
         if self.episodes < 1:
             raise UsageError(f"--episodes must be at least 1, got {self.episodes}")
@@ -78,6 +78,7 @@ class Evaluate:
             _check_task(task, checkpoint)
         compute = choose_compute(self.device)
         compute.start()
+        teachers = {} if checkpoint is None else load_teachers(checkpoint, tasks, compute)
         scores = {}
         with StageProgress("evaluate", 0) as progress:
             measuring = Measuring(
@@ -91,7 +92,7 @@ class Evaluate:
                 on_game=progress.on_game,
             )
             for task in tasks:
-                act = None if checkpoint is None else load_teacher(checkpoint, task, compute).act
+                act = teachers[task].act if teachers else None
                 scores[task] = measuring.play(act, task, self.episodes)
         name = self.checkpoint if checkpoint is None else str(checkpoint.path)
         shown = 1.0 if checkpoint is None else epsilon
