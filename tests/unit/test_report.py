@@ -187,7 +187,7 @@ def test_what_was_not_measured_is_a_dash(tmp_path):
     assert arm.cells() == ("pong", "arm", "0", "model ffffffffffff", *["-"] * 6)
 
 
-def test_a_teacher_from_elsewhere_is_known_by_its_mean(runs):
+def test_a_teacher_from_elsewhere_is_known_by_what_the_student_kept(runs):
     student = add_run(
         runs,
         "other",
@@ -196,12 +196,16 @@ def test_a_teacher_from_elsewhere_is_known_by_its_mean(runs):
         scores={"pong": score(18.0, 17.0, 19.0)},
         sha="8" * 64,
     )
-    manifest = student / "checkpoints/step-000000100/MANIFEST.json"
-    write_json(manifest, {"teacher_scores": {"pong": 16.0}})
+    kept = {"checkpoint": "9" * 64, "protocol": "paper", "epsilon": 0.05}
+    write_json(
+        student / "evaluations" / "teacher.json",
+        kept | {"tasks": {"pong": score(16.0, 15.0, 17.0)}},
+    )
 
     row = score_rows(collect(runs))[-1]
 
-    assert row.expert == Score(16.0)
+    assert row.expert is not None
+    assert row.expert.mean == 16.0
     assert row.ratio == pytest.approx(18 / 16)
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from actor_mimic.errors import DataError, UsageError
-from actor_mimic.storage.manifest import MANIFEST
 from actor_mimic.storage.records import Record, read_records
 from actor_mimic.storage.run_dir import (
     COMPLETE,
@@ -72,7 +71,6 @@ class Run:
         curves: evaluations while it learned, by task.
         measured: final figures of anybody that lie in its directory, by whose they are (hash of
             a model, or ``random``), task and protocol.
-        teacher_means: of a student's teachers, by task, as its checkpoint remembers them.
     """
 
     name: str
@@ -89,7 +87,6 @@ class Run:
     scores: Mapping[str, Score]
     curves: Mapping[str, Sequence[Point]]
     measured: Mapping[tuple[str, str, str], Score]
-    teacher_means: Mapping[str, float]
 
     @property
     def protocol(self) -> str:
@@ -236,17 +233,7 @@ def _read_run(reader: _Reader, path: Path, name: str, seed: int | None) -> Run:
         scores=_scores(done.get("scores")),
         curves=_curves(reader.records(path / RECORDS)),
         measured=_measured(reader, path),
-        teacher_means=_teacher_means(reader, path, _text(done.get("checkpoint"))),
     )
-
-
-def _teacher_means(reader: _Reader, path: Path, checkpoint: str) -> dict[str, float]:
-    parent, _, name = checkpoint.partition("/")
-    if parent != "checkpoints" or not _is_plain(name):
-        return {}
-    manifest = reader.json(path / parent / name, MANIFEST)
-    means = {task: _number(mean) for task, mean in _object(manifest.get("teacher_scores")).items()}
-    return {task: mean for task, mean in means.items() if mean is not None}
 
 
 def _measured(reader: _Reader, path: Path) -> dict[tuple[str, str, str], Score]:

@@ -238,8 +238,6 @@ def _score_row(collection: Collection, run: Run, task: str) -> ScoreRow:
         return replace(row, expert=final)
     teachers = dict(zip(played.tasks, played.parents, strict=False))
     expert = collection.score_of(teachers.get(task, ""), task, near=run)
-    if expert is None and task in played.teacher_means and run.protocol == played.protocol:
-        expert = Score(played.teacher_means[task])
     return replace(row, expert=expert, student=final, ratio=_ratio(final, expert, random))
 
 

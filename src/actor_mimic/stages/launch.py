@@ -192,8 +192,6 @@ def run_distill(
             "kind": "student",
             "tasks": {task: list(n) for task, n in state.network.task_actions.items()},
             "parents": parents,
-            "teacher_scores": measured["teacher"],
-            "random_scores": measured[RANDOM],
         }
 
         def merit(scores: Mapping[str, float]) -> float:
