@@ -10,6 +10,7 @@ and the median ratio is what counts: a machine's speed drifts.
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
@@ -74,6 +75,9 @@ class Parts:
         self._seconds = seconds
         self._low = compute.precision == "bfloat16"
 
+    def _scaled(self, obs: torch.Tensor) -> torch.Tensor:
+        return obs.to(torch.bfloat16 if self._low else torch.float32) / 255
+
     def emulation(self, num_envs: int) -> float:
         """Environment steps per second of ale-py alone."""
         env = AtariVectorEnv(
@@ -97,7 +101,7 @@ class Parts:
         @torch.no_grad()
         def act() -> None:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._low):
-                self._network(obs.float() / 255)
+                self._network(self._scaled(obs))
 
         return rate(act, batch, self._seconds)
 
@@ -108,7 +112,7 @@ class Parts:
 
         def step() -> None:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._low):
-                loss = self._network(obs.float() / 255).float().square().mean()
+                loss = self._network(self._scaled(obs)).float().square().mean()
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self._network.parameters(), 10.0)
@@ -195,6 +199,14 @@ def distill(game: str, compute: Compute, seconds: float) -> tuple[float, float]:
     return loop, 1 / cost
 
 
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
 LOOPS = {"pqn": pqn, "dqn": dqn, "distill": distill}
 
 
@@ -224,7 +236,8 @@ def main(arguments: list[str] | None = None) -> int:
     facts = {
         "command": "python -m benchmarks.loops",
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": {"processor": platform.machine(), "threads": compute.threads},
+        "machine": {"processor": processor(), "threads": compute.threads},
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "precision": compute.precision,
         "versions": installed_versions(),
         "game": options.game,
