@@ -23,6 +23,7 @@ from actor_mimic.errors import (
     did_you_mean,
 )
 from actor_mimic.progress import StageProgress
+from actor_mimic.recipes.memory import check_memory
 from actor_mimic.recipes.probe import describe, predict
 from actor_mimic.recipes.recipe import (
     Job,
@@ -91,8 +92,8 @@ def run_recipe(
 
     Raises:
         UsageError: if a game does not exist, or if it is predicted to take too long.
-        ConfigError: if the directory holds another recipe, or a stage was begun with another
-            configuration.
+        ConfigError: if the directory holds another recipe, a stage was begun with another
+            configuration, or a replay does not fit into memory.
         DataError: if a parent is missing, damaged, or does not fit.
         Interrupted: if it was stopped; calling again continues.
     """
@@ -101,6 +102,7 @@ def run_recipe(
     _check_owner(recipe, run_dir)
     _check_tasks(recipe)
     _check_paths(recipe)
+    check_memory(jobs, notice)
     compute = choose_compute(device, threads=threads)
     compute.start()
     if not all(is_complete(job.path) for job in jobs):

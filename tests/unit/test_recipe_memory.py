@@ -1,0 +1,50 @@
+import pytest
+
+from actor_mimic import compute
+from actor_mimic.config import EvaluateConfig, build_config
+from actor_mimic.errors import ConfigError
+from actor_mimic.recipes.load import load_recipe
+from actor_mimic.recipes.memory import check_memory, replay_bytes
+
+FRAME = 84 * 84
+
+
+def test_a_replay_holds_each_frame_once():
+    config = build_config("transfer", {"task": "pong", "replay_capacity_steps": 16_000})
+
+    assert 16_000 * FRAME < replay_bytes(config) < 1.02 * 16_000 * FRAME
+
+
+def test_a_student_has_a_labelled_replay_for_each_game():
+    values = {"tasks": ["pong", "boxing"], "replay_capacity_steps": 16_000, "width": 1.0}
+    labels = 18 * 4 + 512 * 2
+
+    size = replay_bytes(build_config("distill", values))
+    bare = replay_bytes(build_config("distill", values | {"feature_weight": 0.0}))
+    assert 32_000 * (FRAME + labels) < size < 1.02 * 32_000 * (FRAME + labels)
+    assert size - bare == 32_000 * 512 * 2
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        build_config("expert", {"task": "pong"}),  # PQN has no replay
+        build_config("transfer", {"task": "gym:CartPole-v1"}),
+        EvaluateConfig(("pong",)),
+    ],
+)
+def test_what_needs_none(config):
+    assert replay_bytes(config) == 0
+
+
+def test_the_largest_stage_is_named_and_refused_before_anything_runs(tmp_path, monkeypatch):
+    jobs = list(load_recipe("paper-transfer").jobs(tmp_path))
+    said: list[str] = []
+    monkeypatch.setattr(compute, "available_memory_bytes", lambda: 2**40)
+    check_memory(jobs, said.append)
+    monkeypatch.setattr(compute, "available_memory_bytes", lambda: 2**30)
+
+    assert len(said) == 1
+    with pytest.raises(ConfigError, match="replay_capacity_steps"):
+        check_memory(jobs, said.append)
+    assert said[0].startswith("memory: the replay of ")
