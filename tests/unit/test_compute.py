@@ -1,6 +1,8 @@
 """Compute: what `auto` resolves to, what is refused, and what is set."""
 
 import os
+import threading
+import time
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 from actor_mimic import compute
 from actor_mimic.compute import (
     Compute,
+    Workers,
     available_cores,
     available_memory_bytes,
     choose_compute,
@@ -165,13 +168,71 @@ def test_place_sets_the_precision_of_torsos_only():
     assert network.torso.precision == torch.float32
 
 
-def test_start_sets_the_threads():
+@pytest.mark.parametrize(
+    ("threads", "workers", "each"), [(1, 1, 1), (2, 2, 1), (5, 4, 1), (16, 4, 4)]
+)
+def test_threads_are_shared_out_among_the_workers(threads, workers, each):
     before = torch.get_num_threads()
     try:
-        Compute("cpu", "float32", before + 1).start()
-        assert torch.get_num_threads() == before + 1
+        compute = Compute("cpu", "float32", threads)
+        compute.start()
+        assert (compute.workers().count, torch.get_num_threads()) == (workers, each)
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_gpu_has_one_worker():
+    assert Compute("cuda", "float32", 16).num_workers == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "num_rows", "parts"),
+    [
+        (1, 64, [(0, 64)]),
+        (2, 64, [(0, 32), (32, 64)]),
+        (3, 64, [(0, 21), (21, 42), (42, 64)]),
+        (4, 17, [(0, 8), (8, 17)]),  # at least 8 rows each
+        (2, 15, [(0, 15)]),
+        (2, 1, [(0, 1)]),
+    ],
+)
+def test_workers_take_consecutive_rows(count, num_rows, parts):
+    names = []
+
+    def part(rows: slice) -> tuple[int, int]:
+        names.append(threading.current_thread().name)
+        return rows.start, rows.stop
+
+    assert Workers(count).map(part, num_rows) == parts
+    assert len(names) == len(parts)
+    assert threading.current_thread().name in names
+
+
+def test_workers_wait_for_each_other_and_hand_on_what_went_wrong():
+    """Nobody computes any more when the error arrives: the caller may change the weights."""
+    ended = []
+
+    def part(rows: slice) -> None:
+        if rows.start == 0:
+            raise ValueError("mine")
+        time.sleep(0.05)
+        ended.append(rows)
+
+    with pytest.raises(ValueError, match="mine"):
+        Workers(2).map(part, 64)
+    assert ended == [slice(32, 64)]
+
+    with pytest.raises(ValueError, match="invalid literal"):
+        Workers(2).map(lambda rows: int("theirs") if rows.start else 0, 64)
+
+
+def test_inference_keeps_the_rows_and_no_gradient():
+    weight = torch.tensor(2.0, requires_grad=True)
+    inputs = torch.arange(20.0)
+    result = Workers(2).infer(lambda rows: rows * weight, inputs)
+
+    assert torch.equal(result, 2 * inputs)
+    assert not result.requires_grad
 
 
 def test_float32_on_cuda_is_float32(monkeypatch):

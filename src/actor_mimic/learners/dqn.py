@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor
 
+from actor_mimic.compute import Workers
 from actor_mimic.learners.gradient_step import (
     gradient_step,
     optimizer_tensors,
@@ -33,6 +34,7 @@ class DQNLearner:
         double: the online network chooses the next action and the target network values it.
         target_period_updates: the target network becomes a copy of the online one this often.
         max_gradient_norm: larger gradients are scaled down to it.
+        workers: who computes.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class DQNLearner:
         double: bool,
         target_period_updates: int,
         max_gradient_norm: float,
+        workers: Workers,
     ) -> None:
         self.network = network
+        self._workers = workers
         self.target_network = copy.deepcopy(network).requires_grad_(False)
         self.optimizer = optimizer
         self.updates = 0
@@ -79,19 +83,30 @@ class DQNLearner:
         """
         obs, next_obs = obs.to(self._device), next_obs.to(self._device)
         actions = actions.to(self._device)
-        with torch.no_grad():
-            next_q_target = self.target_network(next_obs).scores
-            next_q_online = self.network(next_obs).scores if self._double else None
+        next_q_target = self._workers.infer(lambda rows: self.target_network(rows).scores, next_obs)
+        next_q_online = None
+        if self._double:
+            next_q_online = self._workers.infer(lambda rows: self.network(rows).scores, next_obs)
         targets = td_targets(
             returns.to(self._device), discounts.to(self._device), next_q_target, next_q_online
         )
-        q_values = self.network(obs).scores
-        loss = td_loss(q_values, actions, targets).mean()
-        gradient_step(loss, self.optimizer, max_norm=self._max_gradient_norm)
+
+        def example_losses(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+            q_values = self.network(obs[rows]).scores
+            losses = td_loss(q_values, actions[rows], targets[rows])
+            return losses, {"q_value": q_values.detach().mean(dim=1)}
+
+        loss, columns = gradient_step(
+            example_losses,
+            len(obs),
+            self.optimizer,
+            self._workers,
+            max_norm=self._max_gradient_norm,
+        )
         self.updates += 1
         if self.updates % self._target_period_updates == 0:
             self.target_network.load_state_dict(self.network.state_dict())
-        return {"loss": loss.detach(), "q_value": q_values.detach().mean()}
+        return {"loss": loss, "q_value": columns["q_value"].mean()}
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The optimiser and the target network; the online network is saved apart."""

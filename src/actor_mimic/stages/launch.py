@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from actor_mimic.compute import Compute, choose_compute
 from actor_mimic.config import (
     Config,
@@ -369,7 +367,7 @@ def _measuring(
         epsilon=protocol.evaluation_epsilon,
         episodes=episodes,
         seed=seed,
-        num_threads=torch.get_num_threads(),
+        num_threads=launch.compute().threads,
         stop=launch.stop,
         on_game=launch.on_game,
     )
