@@ -1,5 +1,6 @@
 """Where and how the arithmetic runs: device, precision, threads. Chosen once per run, recorded."""
 
+import importlib.util
 import os
 import re
 from collections.abc import Callable
@@ -20,6 +21,7 @@ MAX_WORKERS = 4
 LEAST_ROWS = 8  # of a worker: below this a pass costs what it costs for one row
 
 Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Compute:
     device: str
     precision: str
     threads: int
+    compiled: bool = False
 
     def place(self, module: nn.Module) -> None:
         """Moves a module to the device and sets the precision of the torsos inside it.
@@ -39,6 +42,16 @@ class Compute:
         for part in module.modules():
             if hasattr(part, "precision"):
                 part.precision = PRECISIONS[self.precision]  # type: ignore[assignment]
+
+    def fixed_shape(self, network: Callable[[Tensor], Result]) -> Callable[[Tensor], Result]:
+        """The network as it is to be called where batches always have the same shape.
+
+        Compiled and replayed as a CUDA graph, if this is a compiled run. What it returns is
+        overwritten by its next call. The network itself is its eager twin, on the same weights.
+        """
+        if not self.compiled:
+            return network
+        return torch.compile(network, dynamic=False, fullgraph=True, mode="reduce-overhead")
 
     @property
     def num_workers(self) -> int:
@@ -115,7 +128,9 @@ class Workers:
         return torch.cat(self.map(part, len(inputs)))
 
 
-def choose_compute(device: str = "auto", precision: str = "auto", threads: int = 0) -> Compute:
+def choose_compute(
+    device: str = "auto", precision: str = "auto", threads: int = 0, compiled: str = "auto"
+) -> Compute:
     """Resolves ``auto`` on this machine.
 
     Args:
@@ -124,6 +139,8 @@ def choose_compute(device: str = "auto", precision: str = "auto", threads: int =
             where the device multiplies it natively (a GPU of compute capability 8.0 or more);
             emulated, it is slower than float32.
         threads: of PyTorch on the CPU; 0 takes all cores that this process may use.
+        compiled: ``on`` (CUDA only), ``off``, or ``auto``: on CUDA where there is the Triton that
+            PyTorch compiles with.
 
     Raises:
         UnavailableError: if CUDA is asked for and there is none, or not that many devices.
@@ -141,7 +158,16 @@ def choose_compute(device: str = "auto", precision: str = "auto", threads: int =
         raise ConfigError(
             f"unknown precision {precision!r}, expected auto, {' or '.join(PRECISIONS)}"
         )
-    return Compute(device, precision, threads or available_cores())
+    if compiled not in ("auto", "on", "off"):
+        raise ConfigError(f"compiled must be auto, on or off, got {compiled!r}")
+    if compiled == "on" and device == "cpu":
+        raise ConfigError("compiled = on needs device = cuda: a CPU has its workers instead")
+    compiles = compiled == "on" or (compiled == "auto" and device != "cpu" and _finds_triton())
+    return Compute(device, precision, threads or available_cores(), compiles)
+
+
+def _finds_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def _check_device(device: str) -> None:

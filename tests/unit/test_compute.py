@@ -23,6 +23,9 @@ from actor_mimic.networks.regressors import build_regressor
 from actor_mimic.networks.torsos import TorsoSpec
 
 
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA here")
+
+
 @pytest.fixture
 def no_cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -179,6 +182,58 @@ def test_threads_are_shared_out_among_the_workers(threads, workers, each):
         assert (compute.workers().count, torch.get_num_threads()) == (workers, each)
     finally:
         torch.set_num_threads(before)
+
+
+def test_compiling_is_for_gpus(two_gpus):
+    assert choose_compute("cuda", compiled="off").compiled is False
+    assert choose_compute("cuda", compiled="on").compiled is True
+    assert choose_compute("cpu").compiled is False
+    with pytest.raises(ConfigError, match="compiled = on needs device = cuda"):
+        choose_compute("cpu", compiled="on")
+    with pytest.raises(ConfigError, match="compiled must be auto, on or off, got 'yes'"):
+        choose_compute("cpu", compiled="yes")
+
+
+def test_the_eager_run_calls_the_network_itself():
+    network = nn.Linear(2, 2)
+    assert Compute("cuda", "float32", 1).fixed_shape(network) is network
+
+
+def training_step(network, forward, obs):
+    scores = forward(obs).scores
+    gradients = torch.autograd.grad(scores.square().sum(), list(network.parameters()))
+    with torch.no_grad():
+        return [scores.detach().clone(), forward(obs).scores.clone(), *gradients]
+
+
+def test_the_network_is_one_graph_and_the_same_one():
+    """What a compiler sees of it, without a compiler: no breaks, and the same numbers."""
+    spec = TorsoSpec("nature", (4, 84, 84), 0.25, "all")
+    network = QNetwork(spec, 6, generator=torch.Generator().manual_seed(0))
+    obs = torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8)
+    traced = torch.compile(network, dynamic=False, fullgraph=True, backend="aot_eager")
+
+    expected = training_step(network, network, obs)
+    torch.testing.assert_close(training_step(network, traced, obs), expected, rtol=1e-4, atol=1e-5)
+
+
+@needs_cuda
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_compiled_network_computes_what_its_eager_twin_does(precision):
+    compute = Compute("cuda", precision, 1, compiled=True)
+    compute.start()
+    spec = TorsoSpec("nature", (4, 84, 84), 0.25, "all")
+    network = QNetwork(spec, 6, generator=torch.Generator().manual_seed(0))
+    compute.place(network)
+    obs = torch.randint(0, 256, (32, 4, 84, 84), dtype=torch.uint8, device="cuda")
+    compiled = compute.fixed_shape(network)
+
+    expected = training_step(network, network, obs)
+    tolerance = 1e-3 if precision == "float32" else 5e-2
+    for _ in range(3):  # warm-up, recording, replay
+        found = training_step(network, compiled, obs)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
 
 
 def test_a_gpu_has_one_worker():

@@ -42,6 +42,8 @@ def gradient_step(
         DivergenceError: if the loss or a gradient is not finite; no parameter has changed then.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    # To CUDA graphs: what earlier calls of a compiled network returned is not needed any more.
+    torch.compiler.cudagraph_mark_step_begin()
 
     def part(rows: slice) -> tuple[Tensor, Sequence[Tensor | None], dict[str, Tensor]]:
         values, columns = losses(rows)

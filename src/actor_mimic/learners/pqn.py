@@ -7,7 +7,7 @@ Axes: t = consecutive steps of one rollout, n = environments.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from actor_mimic.learners.gradient_step import (
     restore_optimizer,
 )
 from actor_mimic.losses import lambda_regression_loss
-from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.networks.q_network import Output, QNetwork
 from actor_mimic.returns import lambda_returns
 from actor_mimic.seeding import generator_state, restore_generator
 
@@ -106,6 +106,7 @@ class PQNLearner:
 
     Args:
         network: already on its device; it wants norms in it, the algorithm relies on them.
+        forward: the network as it is to be called with a minibatch; itself by default.
         learning_rate: of RAdam; the stage anneals it.
         gamma: discount per step.
         lam: weight of longer returns.
@@ -128,8 +129,10 @@ class PQNLearner:
         max_gradient_norm: float,
         rng: np.random.Generator,
         workers: Workers,
+        forward: Callable[[Tensor], Output] | None = None,
     ) -> None:
         self.network = network
+        self._forward = network if forward is None else forward
         self._rng = rng
         self._workers = workers
         self._gamma = gamma
@@ -182,7 +185,7 @@ class PQNLearner:
                     rows: slice, indices: Int64[Tensor, " minibatch"] = indices
                 ) -> tuple[Float[Tensor, " rows"], dict[str, Tensor]]:
                     mine = indices[rows]
-                    q_values = self.network(rollout.observations(mine)).scores
+                    q_values = self._forward(rollout.observations(mine)).scores
                     return lambda_regression_loss(q_values, actions[mine], flat_targets[mine]), {}
 
                 loss, _ = gradient_step(

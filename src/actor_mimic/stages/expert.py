@@ -109,6 +109,7 @@ class PQNState:
         self._settings = settings
         self._device = compute.device
         self._workers = compute.workers()
+        self._forward = compute.fixed_shape(network)
         self._rollout = _make_rollout(config, env)
         self._learner = PQNLearner(
             network,
@@ -120,6 +121,7 @@ class PQNState:
             max_gradient_norm=settings.max_gradient_norm,
             rng=numpy_generator(config.seed, config.task, "minibatches"),
             workers=self._workers,
+            forward=self._forward,
         )
         self._trajectories = Trajectories(
             settings.rollout_steps, env.num_envs, self._rollout.observations, compute.device
@@ -186,7 +188,7 @@ class PQNState:
     def _step(self, time: int, epsilon: float) -> None:
         store = self._trajectories
         store.obs[time] = self._rollout.observations  # before `recv` overwrites them
-        scores = self._scores(store.obs[time])
+        scores = self._workers.infer(lambda obs: self._forward(obs).scores, store.obs[time])
         self._rollout.send(_greedy(scores), epsilon)
         store.values[time] = scores.amax(dim=1)
         (transition,) = self._rollout.recv()
@@ -199,7 +201,7 @@ class PQNState:
             final = self._scores(transition.final_observations).amax(dim=1)
             store.cut_values[time, rows] = final
 
-    def _scores(self, obs: Shaped[Tensor, "envs ..."]) -> Float[Tensor, "envs actions"]:
+    def _scores(self, obs: Shaped[Tensor, "rows ..."]) -> Float[Tensor, "rows actions"]:
         return self._workers.infer(lambda rows: self.network(rows).scores, obs.to(self._device))
 
 

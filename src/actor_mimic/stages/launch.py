@@ -52,6 +52,9 @@ RESUMABLE_KEYS = frozenset(
 )
 
 
+_KEPT = {True: "on", False: "off"}
+
+
 def never() -> int | None:
     """A stop that is never asked for."""
     return None
@@ -67,8 +70,8 @@ class Launch:
 
     Attributes:
         path: the run directory.
-        device, precision, threads: as `choose_compute` takes them; where they are left open, a
-            resumed run keeps what it began with.
+        device, precision, threads, compiled: as `choose_compute` takes them; where they are left
+            open, a resumed run keeps what it began with.
         stop: asked often; the number of a signal to stop for, or None.
         notice: told things that a person should read.
         on_game: told of evaluation progress: task, games finished, games to play.
@@ -78,6 +81,7 @@ class Launch:
     device: str = "auto"
     precision: str = "auto"
     threads: int = 0
+    compiled: str = "auto"
     stop: Callable[[], int | None] = never
     notice: Callable[[str], None] = ignore
     on_game: Callable[[str, int, int], None] = field(default=lambda *_: None)
@@ -95,6 +99,7 @@ class Launch:
             kept.get("device", "auto") if self.device == "auto" else self.device,
             kept.get("precision", "auto") if self.precision == "auto" else self.precision,
             self.threads or kept.get("threads", 0),
+            _KEPT[kept["compiled"]] if kept and self.compiled == "auto" else self.compiled,
         )
 
 
