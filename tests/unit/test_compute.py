@@ -22,7 +22,6 @@ from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.regressors import build_regressor
 from actor_mimic.networks.torsos import TorsoSpec
 
-
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA here")
 
 
@@ -184,7 +183,8 @@ def test_threads_are_shared_out_among_the_workers(threads, workers, each):
         torch.set_num_threads(before)
 
 
-def test_compiling_is_for_gpus(two_gpus):
+@pytest.mark.usefixtures("two_gpus")
+def test_compiling_is_for_gpus():
     assert choose_compute("cuda", compiled="off").compiled is False
     assert choose_compute("cuda", compiled="on").compiled is True
     assert choose_compute("cpu").compiled is False
