@@ -1,8 +1,9 @@
-"""DQN, for experts and for transfer alike: replay, target network, double Q and n-step returns.
+"""DQN, for experts and for transfer alike: target network, double Q, n-step returns, quantiles.
 
-Mnih et al. (2015); van Hasselt, Guez and Silver (2016), arXiv:1509.06461, for the double target.
+Mnih et al. (2015); van Hasselt, Guez and Silver (2016), arXiv:1509.06461, for the double target;
+Dabney et al. (2018), arXiv:1710.10044, for quantiles in place of the mean.
 
-Axes: batch = replayed steps.
+Axes: batch = replayed steps, quantiles = of one action's return.
 """
 
 import copy
@@ -18,7 +19,7 @@ from actor_mimic.learners.gradient_step import (
     optimizer_tensors,
     restore_optimizer,
 )
-from actor_mimic.losses import td_loss, td_targets
+from actor_mimic.losses import quantile_td_loss, quantile_td_targets, td_loss, td_targets
 from actor_mimic.networks.q_network import QNetwork
 
 TARGET_PREFIX = "target."
@@ -27,12 +28,15 @@ TARGET_PREFIX = "target."
 class DQNLearner:
     """Fits a Q-network to bootstrapped returns from a replay.
 
+    A network of several quantiles is fitted to the distribution of the returns, any other one to
+    their mean.
+
     Args:
         network: already on its device.
         optimizer: over the network's parameters.
         double: the online network chooses the next action and the target network values it.
         target_period_updates: the target network becomes a copy of the online one this often.
-        max_gradient_norm: larger gradients are scaled down to it.
+        max_gradient_norm: larger gradients are scaled down to it; 0 leaves them as they are.
     """
 
     def __init__(
@@ -78,20 +82,25 @@ class DQNLearner:
             DivergenceError: if the loss or a gradient is not finite; nothing has changed then.
         """
         obs, next_obs = obs.to(self._device), next_obs.to(self._device)
-        actions = actions.to(self._device)
+        actions, returns = actions.to(self._device), returns.to(self._device)
+        discounts = discounts.to(self._device)
         with torch.no_grad():
-            next_q_target = self.target_network(next_obs).scores
+            next_quantiles = self.target_network.quantiles(next_obs)
             next_q_online = self.network(next_obs).scores if self._double else None
-        targets = td_targets(
-            returns.to(self._device), discounts.to(self._device), next_q_target, next_q_online
-        )
-        q_values = self.network(obs).scores
-        loss = td_loss(q_values, actions, targets).mean()
+        quantiles = self.network.quantiles(obs)
+        if self.network.num_quantiles == 1:
+            # The same as below but for the weights of a lone quantile, which are a half.
+            targets = td_targets(returns, discounts, next_quantiles.squeeze(2), next_q_online)
+            losses = td_loss(quantiles.squeeze(2), actions, targets)
+        else:
+            targets = quantile_td_targets(returns, discounts, next_quantiles, next_q_online)
+            losses = quantile_td_loss(quantiles, actions, targets)
+        loss = losses.mean()
         gradient_step(loss, self.optimizer, max_norm=self._max_gradient_norm)
         self.updates += 1
         if self.updates % self._target_period_updates == 0:
             self.target_network.load_state_dict(self.network.state_dict())
-        return {"loss": loss.detach(), "q_value": q_values.detach().mean()}
+        return {"loss": loss.detach(), "q_value": quantiles.detach().mean()}
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The optimiser and the target network; the online network is saved apart."""

@@ -1,5 +1,6 @@
 """The one place where a loss becomes an optimiser step, and how an optimiser is put away."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -17,7 +18,7 @@ def gradient_step(
     Args:
         loss: a scalar; its graph is consumed.
         optimizer: over every parameter that the loss reaches.
-        max_norm: the gradient is scaled down to this norm if it is longer.
+        max_norm: the gradient is scaled down to this norm if it is longer; 0 leaves it as it is.
 
     Raises:
         DivergenceError: if the loss or a gradient is not finite; no parameter has changed then.
@@ -25,7 +26,7 @@ def gradient_step(
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm or math.inf)
     # Both, in one look: an infinite Huber loss has a finite gradient.
     if not torch.isfinite(norm + loss.detach()):
         raise DivergenceError(
