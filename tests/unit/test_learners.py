@@ -18,6 +18,7 @@ from actor_mimic.learners.gradient_step import (
     optimizer_tensors,
     restore_optimizer,
 )
+from actor_mimic.learners.optimizers import CentredRMSProp
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.replay.frame_replay import FrameReplay
@@ -99,7 +100,8 @@ def test_workers_take_the_step_that_one_takes(count):
 
 
 @pytest.mark.parametrize(
-    ("max_norm", "step"), [(10.0, [3.0, 4.0]), (5.0, [3.0, 4.0]), (1.0, [0.6, 0.8])]
+    ("max_norm", "step"),
+    [(10.0, [3.0, 4.0]), (5.0, [3.0, 4.0]), (1.0, [0.6, 0.8]), (0.0, [3.0, 4.0])],
 )
 def test_gradient_is_scaled_down_to_the_norm_and_never_up(max_norm, step):
     parameter, optimizer = sgd([0.0, 0.0])
@@ -109,6 +111,7 @@ def test_gradient_is_scaled_down_to_the_norm_and_never_up(max_norm, step):
     torch.testing.assert_close(parameter.detach(), -2 * torch.tensor(step), atol=2e-6, rtol=0.0)
 
 
+@pytest.mark.parametrize("max_norm", [1.0, 0.0])
 @pytest.mark.parametrize(
     "loss",
     [
@@ -121,7 +124,7 @@ def test_gradient_is_scaled_down_to_the_norm_and_never_up(max_norm, step):
         lambda p: (p - p.detach()).sqrt().sum(),  # the loss is 0, its gradient infinite
     ],
 )
-def test_a_step_that_is_not_finite_is_not_made(loss: Callable[[Tensor], Tensor]):
+def test_a_step_that_is_not_finite_is_not_made(loss: Callable[[Tensor], Tensor], max_norm: float):
     parameter = nn.Parameter(torch.tensor([1.0, 2.0]))
     optimizer = torch.optim.Adam([parameter], lr=0.1)
     descend(lambda: parameter.square().sum(), optimizer)
@@ -131,16 +134,17 @@ def test_a_step_that_is_not_finite_is_not_made(loss: Callable[[Tensor], Tensor])
     ]
 
     with pytest.raises(DivergenceError, match=r"not finite: loss .*, gradient norm .*before"):
-        descend(lambda: loss(parameter), optimizer)
+        descend(lambda: loss(parameter), optimizer, max_norm=max_norm)
 
     assert equal([parameter.detach(), *optimizer_tensors(optimizer).values()], before)
 
 
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01),
+    "fused adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01, fused=True),
     "radam": lambda parameters: torch.optim.RAdam(parameters, lr=0.01),
-    "rmsprop": lambda parameters: torch.optim.RMSprop(
-        parameters, lr=0.01, alpha=0.95, centered=True, momentum=0.9
+    "rmsprop": lambda parameters: CentredRMSProp(
+        parameters, learning_rate=0.01, decay=0.95, epsilon=1e-4
     ),
 }
 

@@ -1,5 +1,6 @@
 """The one place where a loss becomes an optimiser step, and how an optimiser is put away."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -33,7 +34,7 @@ def gradient_step(
         num_rows: examples in the batch.
         optimizer: over every parameter that the losses reach.
         workers: who computes.
-        max_norm: the gradient is scaled down to this norm if it is longer.
+        max_norm: the gradient is scaled down to this norm if it is longer; 0 leaves it as it is.
 
     Returns:
         The mean loss, and the rest for the whole batch, in the order of its rows; detached.
@@ -43,7 +44,8 @@ def gradient_step(
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     # To CUDA graphs: what earlier calls of a compiled network returned is not needed any more.
-    torch.compiler.cudagraph_mark_step_begin()
+    if parameters[0].is_cuda:  # on a CPU it would only import the whole compiler
+        torch.compiler.cudagraph_mark_step_begin()
 
     def part(rows: slice) -> tuple[Tensor, Sequence[Tensor | None], dict[str, Tensor]]:
         values, columns = losses(rows)
@@ -57,7 +59,7 @@ def gradient_step(
         parameter.grad = _total(gradients)
     loss = torch.stack([part[0] for part in parts]).sum()
     columns = {name: torch.cat([part[2][name] for part in parts]) for name in parts[0][2]}
-    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm or math.inf)
     # Both, in one look: an infinite Huber loss has a finite gradient.
     if not torch.isfinite(norm + loss):
         raise DivergenceError(

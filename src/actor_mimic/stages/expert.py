@@ -9,10 +9,12 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from actor_mimic.compute import Compute, require_memory
-from actor_mimic.config import DQNConfig, ExpertConfig, NetworkConfig, PQNConfig, TransferConfig
+from actor_mimic.config import ExpertConfig, NetworkConfig, TransferConfig
 from actor_mimic.envs.make import make_envs
 from actor_mimic.envs.vector_step import VectorEnv
+from actor_mimic.learner_config import DQNConfig, PQNConfig
 from actor_mimic.learners.dqn import DQNLearner
+from actor_mimic.learners.optimizers import make_optimizer
 from actor_mimic.learners.pqn import PQNLearner, Trajectories
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec
@@ -60,9 +62,11 @@ def make_task_envs(config: ExpertConfig | TransferConfig, compute: Compute) -> V
 
 def fresh_network(config: ExpertConfig | TransferConfig, env: VectorEnv) -> QNetwork:
     """A randomly initialised network for the task; the run's seed decides the weights."""
+    learner = config.learner
     return QNetwork(
         torso_spec(config.network, env),
         len(env.action_names),
+        num_quantiles=learner.num_quantiles if isinstance(learner, DQNConfig) else 1,
         generator=torch_generator(config.seed, config.task, "network"),
     )
 
@@ -226,16 +230,19 @@ class DQNState:
         self._rollout = _make_rollout(config, env)
         self._learner = DQNLearner(
             network,
-            torch.optim.Adam(
+            make_optimizer(
+                settings.optimizer,
                 network.parameters(),
-                lr=settings.learning_rate,
-                eps=settings.adam_epsilon,
-                fused=True,
+                learning_rate=settings.learning_rate,
+                adam_epsilon=settings.adam_epsilon,
+                rmsprop_decay=settings.rmsprop_decay,
+                rmsprop_epsilon=settings.rmsprop_epsilon,
             ),
             double=settings.double,
             target_period_updates=settings.target_period_updates,
             max_gradient_norm=settings.max_gradient_norm,
             workers=self._workers,
+            fixed_shape=compute.fixed_shape,
         )
         (self._replay,) = make_replays([replay_layout(env, settings.replay_capacity_steps)])
         self.replay_bytes = self._replay.nbytes
