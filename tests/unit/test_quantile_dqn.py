@@ -7,6 +7,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from actor_mimic.compute import Workers
 from actor_mimic.learners.dqn import DQNLearner
 from actor_mimic.learners.optimizers import make_optimizer
 from actor_mimic.networks.q_network import QNetwork
@@ -39,7 +40,12 @@ def make_dqn(
         rmsprop_epsilon=1e-4,
     )
     return DQNLearner(
-        network, made, double=double, target_period_updates=period, max_gradient_norm=0.0
+        network,
+        made,
+        double=double,
+        target_period_updates=period,
+        max_gradient_norm=0.0,
+        workers=Workers(),
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor
 
+from actor_mimic.compute import Workers
 from actor_mimic.learners.gradient_step import (
     gradient_step,
     optimizer_tensors,
@@ -37,6 +38,7 @@ class DQNLearner:
         double: the online network chooses the next action and the target network values it.
         target_period_updates: the target network becomes a copy of the online one this often.
         max_gradient_norm: larger gradients are scaled down to it; 0 leaves them as they are.
+        workers: who computes.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class DQNLearner:
         double: bool,
         target_period_updates: int,
         max_gradient_norm: float,
+        workers: Workers,
     ) -> None:
         self.network = network
+        self._workers = workers
         self.target_network = copy.deepcopy(network).requires_grad_(False)
         self.optimizer = optimizer
         self.updates = 0
@@ -84,23 +88,36 @@ class DQNLearner:
         obs, next_obs = obs.to(self._device), next_obs.to(self._device)
         actions, returns = actions.to(self._device), returns.to(self._device)
         discounts = discounts.to(self._device)
-        with torch.no_grad():
-            next_quantiles = self.target_network.quantiles(next_obs)
-            next_q_online = self.network(next_obs).scores if self._double else None
-        quantiles = self.network.quantiles(obs)
-        if self.network.num_quantiles == 1:
-            # The same as below but for the weights of a lone quantile, which are a half.
+        next_quantiles = self._workers.infer(self.target_network.quantiles, next_obs)
+        next_q_online = None
+        if self._double:
+            next_q_online = self._workers.infer(lambda rows: self.network(rows).scores, next_obs)
+        # A lone quantile is the mean; as a quantile it would weigh a half.
+        lone = self.network.num_quantiles == 1
+        if lone:
             targets = td_targets(returns, discounts, next_quantiles.squeeze(2), next_q_online)
-            losses = td_loss(quantiles.squeeze(2), actions, targets)
         else:
             targets = quantile_td_targets(returns, discounts, next_quantiles, next_q_online)
-            losses = quantile_td_loss(quantiles, actions, targets)
-        loss = losses.mean()
-        gradient_step(loss, self.optimizer, max_norm=self._max_gradient_norm)
+
+        def example_losses(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+            quantiles = self.network.quantiles(obs[rows])
+            if lone:
+                losses = td_loss(quantiles.squeeze(2), actions[rows], targets[rows])
+            else:
+                losses = quantile_td_loss(quantiles, actions[rows], targets[rows])
+            return losses, {"q_value": quantiles.detach().mean(dim=(1, 2))}
+
+        loss, columns = gradient_step(
+            example_losses,
+            len(obs),
+            self.optimizer,
+            self._workers,
+            max_norm=self._max_gradient_norm,
+        )
         self.updates += 1
         if self.updates % self._target_period_updates == 0:
             self.target_network.load_state_dict(self.network.state_dict())
-        return {"loss": loss.detach(), "q_value": quantiles.detach().mean()}
+        return {"loss": loss, "q_value": columns["q_value"].mean()}
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The optimiser and the target network; the online network is saved apart."""

@@ -61,6 +61,8 @@ class Common:
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the torsos; output layers always run in float32."""
+    compiled: Literal["auto", "on", "off"] = "auto"
+    """Compile the network into CUDA graphs: auto does so on a GPU; a CPU never does."""
     threads: Number = 0
     """CPU threads of PyTorch and of the emulators; 0 takes all cores."""
     total_steps: OptionalNumber = None
@@ -308,6 +310,7 @@ def _learn(
             device=common.device,
             precision=common.precision,
             threads=common.threads,
+            compiled=common.compiled,
             stop=Stop(),
             notice=notice,
             on_game=progress.on_game,
