@@ -292,8 +292,8 @@ def test_help_comes_without_pytorch(verb: str, runs: Path) -> None:
 
 
 COMMON = (
-    "run-dir seed device precision threads total-steps eval-every-steps checkpoint-every-steps "
-    "protocol set json"
+    "run-dir seed device precision compiled threads total-steps eval-every-steps "
+    "checkpoint-every-steps protocol set json"
 )
 OPTIONS = {
     "train-expert": f"{COMMON} preset algorithm",
