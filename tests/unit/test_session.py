@@ -109,6 +109,26 @@ def test_records_hold_means_since_the_last_one():
     assert [r.values["metric"] for r in records] == [2.5, 6.5, 9.5]  # means of 1-4, 5-8, 9-10
 
 
+def test_rates_are_of_this_session_and_of_learning_alone(monkeypatch):
+    """Half of the work was done before, and a pause between two records is nobody's rate."""
+    now = [1_000.0]
+    monkeypatch.setattr("actor_mimic.stages.training.time.monotonic", lambda: now[0])
+
+    class Slow(Counter):
+        def advance(self) -> dict[str, float]:
+            now[0] += 4.0
+            return super().advance()
+
+    state = Slow()
+    state.steps, state.updates = 50, 5
+    rates = []
+    for record in train(state, lambda _, now: now % 20 == 0):
+        rates.append((record.values["steps_per_s"], record.values["updates_per_s"]))
+        now[0] += 100.0
+
+    assert rates == [(2.5, 0.25)] * 3
+
+
 def test_periods_need_not_fit_each_other(run):
     list(Script().run(run, record_every_steps=30, eval_every_steps=50, checkpoint_every_steps=40))
 
