@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Stable-Baselines3, for `make bench` alone: its requirements must not bind ours.
+SB3_VENV := .venv-sb3
+SB3_INSTALLED := $(SB3_VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format bench clean
@@ -26,15 +29,20 @@ format: $(INSTALLED) ## Format the code and apply the safe fixes of the linter
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED) ## Measure the speed and memory figures of the README on this machine
+bench: $(INSTALLED) $(SB3_INSTALLED) ## Measure speed and memory, and Stable-Baselines3 beside them
 	$(BIN)/python -m benchmarks
 
-clean: ## Remove the virtual environment and caches; runs stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache
+clean: ## Remove the virtual environments and caches; runs stay
+	rm -rf $(VENV) $(SB3_VENV) .pytest_cache .ruff_cache .import_linter_cache
 
 # The stamp is written last, so that an interrupted installation is done again.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "actor-mimic needs Python 3.11 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+$(SB3_INSTALLED): benchmarks/requirements-sb3.txt
+	$(PYTHON) -m venv $(SB3_VENV)
+	$(SB3_VENV)/bin/python -m pip install --disable-pip-version-check -q -r $<
 	@touch $@

@@ -1,6 +1,6 @@
 """What one stored Atari step costs in memory, and how fast steps are written and drawn.
 
-    PYTHONPATH=src python benchmarks/replay_memory.py [--steps 200000] [--seconds 1]
+    python -m benchmarks.replay_memory [--steps 200000] [--seconds 1]
 
 Fills a replay past its capacity with random frames from 16 environments (a life loss, game over
 or time limit every 100 steps or so) and compares what the tensors and the process really take
@@ -12,7 +12,6 @@ Needs 1.7 GB for the default; exits with status 1 if a target is missed.
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 
 from actor_mimic.replay.frame_replay import FrameReplay
+from benchmarks.timing import median_rate
 
 NUM_ENVS = 16
 FRAME_BYTES = 84 * 84
@@ -57,18 +57,6 @@ def random_steps(rng: np.random.Generator, count: int, labels: bool) -> list[dic
     return steps
 
 
-def rate_per_s(call: Callable[[], object], items: int, seconds: float) -> float:
-    """Items per second of repeated calls; the median of their times."""
-    call()
-    times = []
-    stop = time.perf_counter() + seconds
-    while time.perf_counter() < stop:
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return items / float(np.median(times))
-
-
 def draws(
     replay: FrameReplay, rng: np.random.Generator, labels: bool
 ) -> dict[str, Callable[[int], object]]:
@@ -82,8 +70,8 @@ def draws(
     return kinds | ({"labelled": partial(replay.sample_labelled, rng=rng)} if labels else {})
 
 
-def measure(capacity_steps: int, labels: bool, seconds: float) -> bool:
-    """Print one table; true if the memory target is met."""
+def measure(capacity_steps: int, labels: bool, seconds: float) -> dict[str, Any]:
+    """Bytes per step, and steps per second, of a full replay; prints them as a table."""
     rng = np.random.default_rng(0)
     steps = random_steps(rng, 64, labels)
     before = resident_bytes()
@@ -105,27 +93,50 @@ def measure(capacity_steps: int, labels: bool, seconds: float) -> bool:
 
     while replay.written.min() < 1.05 * replay.slots_per_env:
         add()
-    target = 1.02 * FRAME_BYTES + LABEL_BYTES * labels
-    allocated = replay.nbytes / len(replay)
-    resident = (resident_bytes() - before) / len(replay)
-    print(f"\n{len(replay):,} steps held {'with' if labels else 'without'} labels, bytes per step:")
-    print(f"  target {target:,.0f}, allocated {allocated:,.1f}, resident {resident:,.1f}")
-    print(f"  {rate_per_s(add, NUM_ENVS, seconds):>10,.0f} steps/s added")
+    result: dict[str, Any] = {
+        "labels": labels,
+        "steps": len(replay),
+        "target_bytes": 1.02 * FRAME_BYTES + LABEL_BYTES * labels,
+        "allocated_bytes": replay.nbytes / len(replay),
+        "resident_bytes": (resident_bytes() - before) / len(replay),
+        "per_s": {"steps added": median_rate(add, NUM_ENVS, seconds)},
+    }
     for name, draw in draws(replay, rng, labels).items():
         for batch_size in (32, 256):
-            rate = rate_per_s(partial(draw, batch_size), batch_size, seconds)
-            print(f"  {rate:>10,.0f} {name}/s drawn, batch {batch_size}")
-    return max(allocated, resident) <= target
+            rate = median_rate(partial(draw, batch_size), batch_size, seconds)
+            result["per_s"][f"{name} drawn, batch {batch_size}"] = rate
+    print_table(result)
+    return result
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """What was measured without or with labels."""
+    labels = "with" if result["labels"] else "without"
+    print(f"\n{result['steps']:,} steps held {labels} labels, bytes per step:")
+    print(
+        f"  target {result['target_bytes']:,.0f}, allocated {result['allocated_bytes']:,.1f}, "
+        f"resident {result['resident_bytes']:,.1f}"
+    )
+    for name, rate in result["per_s"].items():
+        print(f"  {rate:>10,.0f} {name} (per second)")
+
+
+def measure_both(capacity_steps: int, seconds: float) -> list[dict[str, Any]]:
+    """Without and with labels."""
+    return [measure(capacity_steps, labels, seconds) for labels in (False, True)]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure without and with labels."""
+    """Measure without and with labels; 1 if a target is missed."""
     parser = argparse.ArgumentParser(description="Memory and speed of the replay.")
     parser.add_argument("--steps", type=int, default=200_000, help="steps the replay can hold")
     parser.add_argument("--seconds", type=float, default=1.0, help="time for each rate")
     options = parser.parse_args(arguments)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {NUM_ENVS} environments")
-    met = [measure(options.steps, labels, options.seconds) for labels in (False, True)]
+    results = measure_both(options.steps, options.seconds)
+    met = [
+        max(one["allocated_bytes"], one["resident_bytes"]) <= one["target_bytes"] for one in results
+    ]
     return 0 if all(met) else 1
 
 

@@ -1,18 +1,27 @@
 """Where and how the arithmetic runs: device, precision, threads. Chosen once per run, recorded."""
 
+import importlib.util
 import os
 import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from actor_mimic.errors import ConfigError, UnavailableError, did_you_mean
 
 CGROUPS = Path("/sys/fs/cgroup")  # version 2
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+MAX_WORKERS = 4
+LEAST_ROWS = 8  # of a worker: below this a pass costs what it costs for one row
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,7 @@ class Compute:
     device: str
     precision: str
     threads: int
+    compiled: bool = False
 
     def place(self, module: nn.Module) -> None:
         """Moves a module to the device and sets the precision of the torsos inside it.
@@ -33,20 +43,94 @@ class Compute:
             if hasattr(part, "precision"):
                 part.precision = PRECISIONS[self.precision]  # type: ignore[assignment]
 
+    def fixed_shape(self, network: Callable[[Tensor], Result]) -> Callable[[Tensor], Result]:
+        """The network as it is to be called where batches always have the same shape.
+
+        Compiled and replayed as a CUDA graph, if this is a compiled run. What it returns is
+        overwritten by its next call. The network itself is its eager twin, on the same weights.
+        """
+        if not self.compiled:
+            return network
+        return torch.compile(network, dynamic=False, fullgraph=True, mode="reduce-overhead")
+
+    @property
+    def num_workers(self) -> int:
+        """Threads that share the rows of a batch among them; 1 on a GPU, which needs no help."""
+        return min(self.threads, MAX_WORKERS) if self.device == "cpu" else 1
+
+    def workers(self) -> "Workers":
+        """A pool of `num_workers`."""
+        return Workers(self.num_workers)
+
     def start(self) -> None:
         """Sets the process-wide thread count, and how CUDA computes.
+
+        Every worker gets its share of the threads for what PyTorch splits up itself.
 
         Matrix products and convolutions in float32 stay in float32: TF32 would round their
         inputs to 11 bits, and who asks for float32 beside bfloat16 asks for more.
         """
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(max(1, self.threads // self.num_workers))
         if self.device != "cpu":
             torch.set_float32_matmul_precision("highest")
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cudnn.benchmark = True
 
 
-def choose_compute(device: str = "auto", precision: str = "auto", threads: int = 0) -> Compute:
+class Workers:
+    """Threads that each do one part of a batch.
+
+    PyTorch splits every single operation over its threads, and they wait for each other after
+    each. Here a thread takes some rows through the whole network instead: on two cores a training
+    step of the half-width Nature network takes half as long (``python -m benchmarks.parts``).
+
+    Args:
+        count: how many; 1 works in the calling thread alone.
+    """
+
+    def __init__(self, count: int = 1) -> None:
+        self.count = count
+        self._pool = ThreadPoolExecutor(count - 1, "worker") if count > 1 else None
+
+    def map(self, part: Callable[[slice], Part], num_rows: int) -> list[Part]:
+        """The results of ``part`` for consecutive slices of ``range(num_rows)``, in their order.
+
+        The slices depend on the number of rows and of workers alone, so a run can be repeated.
+
+        Raises:
+            Exception: what a part raises, once all parts have ended.
+        """
+        count = max(1, min(self.count, num_rows // LEAST_ROWS))
+        bounds = [num_rows * index // count for index in range(count + 1)]
+        first, *others = map(slice, bounds, bounds[1:])
+        if self._pool is None or not others:
+            return [part(slice(0, num_rows))]
+        futures = [self._pool.submit(part, rows) for rows in others]
+        try:
+            mine = part(first)
+        finally:
+            # Nobody may still read the weights when the caller goes on.
+            wait(futures)
+        return [mine, *(future.result() for future in futures)]
+
+    def infer(self, function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        """``function(inputs)`` without gradients, every worker for its rows.
+
+        Args:
+            function: one row of output for each row of input; called from several threads.
+            inputs: on the device of whatever the function uses.
+        """
+
+        @torch.no_grad()  # it holds for the thread that calls
+        def part(rows: slice) -> Tensor:
+            return function(inputs[rows])
+
+        return torch.cat(self.map(part, len(inputs)))
+
+
+def choose_compute(
+    device: str = "auto", precision: str = "auto", threads: int = 0, compiled: str = "auto"
+) -> Compute:
     """Resolves ``auto`` on this machine.
 
     Args:
@@ -55,6 +139,8 @@ def choose_compute(device: str = "auto", precision: str = "auto", threads: int =
             where the device multiplies it natively (a GPU of compute capability 8.0 or more);
             emulated, it is slower than float32.
         threads: of PyTorch on the CPU; 0 takes all cores that this process may use.
+        compiled: ``on`` (CUDA only), ``off``, or ``auto``: on CUDA where there is the Triton that
+            PyTorch compiles with.
 
     Raises:
         UnavailableError: if CUDA is asked for and there is none, or not that many devices.
@@ -72,7 +158,16 @@ def choose_compute(device: str = "auto", precision: str = "auto", threads: int =
         raise ConfigError(
             f"unknown precision {precision!r}, expected auto, {' or '.join(PRECISIONS)}"
         )
-    return Compute(device, precision, threads or available_cores())
+    if compiled not in ("auto", "on", "off"):
+        raise ConfigError(f"compiled must be auto, on or off, got {compiled!r}")
+    if compiled == "on" and device == "cpu":
+        raise ConfigError("compiled = on needs device = cuda: a CPU has its workers instead")
+    compiles = compiled == "on" or (compiled == "auto" and device != "cpu" and _finds_triton())
+    return Compute(device, precision, threads or available_cores(), compiles)
+
+
+def _finds_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def _check_device(device: str) -> None:

@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from actor_mimic.errors import ConfigError, did_you_mean
+from actor_mimic.errors import ConfigError, check_choice, did_you_mean
+from actor_mimic.learner_config import (
+    ALGORITHMS,
+    DQNConfig,
+    PQNConfig,
+    check_learner,
+    check_replay,
+)
+from actor_mimic.presets import DEFAULT_PRESET, with_preset
 
 
 @dataclass(frozen=True)
@@ -34,50 +42,6 @@ class ScheduleConfig:
     final_episodes: int = 30  # 0: no final figure; a student's teachers are not measured either
     checkpoint_every_steps: int = 250_000
     checkpoint_replay: str = "full"  # or "none": smaller checkpoints, and resume is not exact
-
-
-@dataclass(frozen=True)
-class PQNConfig:
-    """Parallel Q-learning, with the values of Gallici et al. (2024).
-
-    But for the number of environments (theirs is 128): half as many suit two cores.
-    """
-
-    num_envs: int = 64
-    rollout_steps: int = 32
-    epochs: int = 2
-    minibatch_size: int = 128
-    learning_rate: float = 2.5e-4
-    gamma: float = 0.99
-    lam: float = 0.65
-    epsilon_start: float = 1.0
-    epsilon_end: float = 0.01
-    exploration_fraction: float = 0.1
-    max_gradient_norm: float = 10.0
-
-
-@dataclass(frozen=True)
-class DQNConfig:
-    """Deep Q-learning; ``update_every_steps`` counts steps over all environments."""
-
-    num_envs: int = 16
-    batch_size: int = 256
-    update_every_steps: int = 32
-    replay_capacity_steps: int = 100_000
-    learning_starts_steps: int = 5_000
-    learning_rate: float = 2.5e-4
-    adam_epsilon: float = 1.5e-4
-    gamma: float = 0.99
-    n_step: int = 3
-    double: bool = True
-    target_period_updates: int = 250
-    epsilon_start: float = 1.0
-    epsilon_end: float = 0.01
-    exploration_fraction: float = 0.1
-    max_gradient_norm: float = 10.0
-
-
-ALGORITHMS: dict[str, type[PQNConfig] | type[DQNConfig]] = {"pqn": PQNConfig, "dqn": DQNConfig}
 
 
 @dataclass(frozen=True)
@@ -158,7 +122,7 @@ class DistillConfig:
                 f"envs_per_task {self.envs_per_task}: all environments step together"
             )
         capacity, starts = self.replay_capacity_steps, self.learning_starts_steps
-        _check_replay(capacity, starts, "envs_per_task", self.envs_per_task)
+        check_replay(capacity, starts, "envs_per_task", self.envs_per_task)
 
 
 @dataclass(frozen=True)
@@ -180,10 +144,16 @@ class EvaluateConfig:
 
 Config = ExpertConfig | TransferConfig | DistillConfig
 
-_STACK_SIZE = 4  # of images
-_LEAST_SLOTS = _STACK_SIZE + 8  # of each environment; see `FrameReplay`
 _LARGEST_WHOLE = 2**63 - 1
-_FRACTIONS = ("epsilon", "epsilon_start", "epsilon_end", "exploration_fraction", "lam", "gamma")
+_FRACTIONS = (
+    "epsilon",
+    "epsilon_start",
+    "epsilon_end",
+    "exploration_fraction",
+    "lam",
+    "gamma",
+    "rmsprop_decay",
+)
 
 # A count of zero is meant in these; everywhere else it can only be a mistake.
 _MAY_BE_ZERO = {
@@ -192,6 +162,7 @@ _MAY_BE_ZERO = {
     "feature_weight",
     "eval_every_steps",
     "final_episodes",
+    "max_gradient_norm",
 }
 
 
@@ -218,62 +189,12 @@ def _check_schedule(schedule: ScheduleConfig) -> None:
 def _check_learning(config: ExpertConfig | TransferConfig) -> None:
     _check_positive(config)
     _check_schedule(config.schedule)
-    learner = config.learner
-    start, end = learner.epsilon_start, learner.epsilon_end
-    if start < end:
-        raise ConfigError(f"epsilon_start {start:g} is below epsilon_end {end:g}")
-    if isinstance(learner, PQNConfig):
-        rollout = learner.num_envs * learner.rollout_steps
-        if rollout % learner.minibatch_size:
-            raise ConfigError(
-                f"minibatch_size {learner.minibatch_size} must divide num_envs x rollout_steps = "
-                f"{learner.num_envs} x {learner.rollout_steps} = {rollout}"
-            )
-        if config.network.norm == "none":
-            raise ConfigError(
-                "norm = none with pqn: without a target network the algorithm relies on layer "
-                "norm; choose norm = all or dense, or algorithm = dqn"
-            )
-    else:
-        _check_dqn(learner)
-
-
-def _check_dqn(learner: DQNConfig) -> None:
-    if learner.update_every_steps % learner.num_envs:
+    check_learner(config.learner)
+    if isinstance(config.learner, PQNConfig) and config.network.norm == "none":
         raise ConfigError(
-            f"update_every_steps {learner.update_every_steps} must be a multiple of "
-            f"num_envs {learner.num_envs}: all environments step together"
+            "norm = none with pqn: without a target network the algorithm relies on layer "
+            "norm; choose norm = all or dense, or algorithm = dqn"
         )
-    slots = _check_replay(
-        learner.replay_capacity_steps, learner.learning_starts_steps, "num_envs", learner.num_envs
-    )
-    if learner.n_step > slots - _STACK_SIZE:
-        raise ConfigError(
-            f"n_step {learner.n_step} must be at most {slots - _STACK_SIZE}: replay_capacity_steps "
-            f"gives each of num_envs {slots} slots, less a stack"
-        )
-    needed = (learner.n_step + 1) * learner.num_envs
-    if learner.learning_starts_steps < needed:
-        raise ConfigError(
-            f"learning_starts_steps {learner.learning_starts_steps} must be at least (n_step + 1) "
-            f"x num_envs = {learner.n_step + 1} x {learner.num_envs} = {needed}"
-        )
-
-
-def _check_replay(capacity_steps: int, starts_steps: int, envs_name: str, num_envs: int) -> int:
-    """Slots of each environment, once it is known that there are enough."""
-    slots = capacity_steps // num_envs
-    if slots < _LEAST_SLOTS:
-        raise ConfigError(
-            f"replay_capacity_steps {capacity_steps} must be at least {_LEAST_SLOTS} x {envs_name} "
-            f"= {_LEAST_SLOTS} x {num_envs} = {_LEAST_SLOTS * num_envs}"
-        )
-    if starts_steps > slots * num_envs:
-        raise ConfigError(
-            f"learning_starts_steps {starts_steps} exceeds replay_capacity_steps "
-            f"{capacity_steps} (rounded down to {slots * num_envs}, a multiple of {envs_name})"
-        )
-    return slots
 
 
 def leaves(config: Any) -> Iterator[tuple[str, Any]]:
@@ -301,7 +222,9 @@ def build_config(stage: str, values: Mapping[str, Any]) -> Config:
     Args:
         stage: ``expert``, ``transfer`` or ``distill``.
         values: hyper-parameters by name; strings are read as the type that the name asks for.
-            ``algorithm`` (``pqn`` or ``dqn``) chooses the learner of an expert or a transfer.
+            Of an expert or a transfer, ``algorithm`` (``pqn`` or ``dqn``) chooses the learner, and
+            ``preset`` a set of values that the others override; an expert with neither has the
+            preset ``fast``, a transfer DQN's own defaults.
 
     Raises:
         ConfigError: for an unknown name (with the nearest known one), a value of the wrong type,
@@ -311,13 +234,11 @@ def build_config(stage: str, values: Mapping[str, Any]) -> Config:
     values = dict(values)
     sections: dict[str, Any] = {"network": NetworkConfig, "schedule": ScheduleConfig}
     if cls is not DistillConfig:
-        default = "pqn" if cls is ExpertConfig else "dqn"
-        algorithm = values.pop("algorithm", default)
-        if algorithm not in ALGORITHMS:
-            raise ConfigError(
-                f"unknown algorithm {algorithm!r}, expected one of {', '.join(ALGORITHMS)}"
-                f"{did_you_mean(str(algorithm), ALGORITHMS)}"
-            )
+        if cls is ExpertConfig and "algorithm" not in values:
+            values.setdefault("preset", DEFAULT_PRESET)
+        values = with_preset(values)
+        algorithm = values.pop("algorithm", "dqn")
+        check_choice("algorithm", algorithm, ALGORITHMS)
         sections["learner"] = ALGORITHMS[algorithm]
     arguments: dict[str, Any] = {}
     known: set[str] = set()

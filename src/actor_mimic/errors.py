@@ -85,6 +85,20 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     return f"; did you mean '{by_folded_name[closest[0]]}'?" if closest else ""
 
 
+def check_choice(setting: str, value: object, choices: Iterable[str]) -> None:
+    """Refuses a value that is none of a setting's.
+
+    Raises:
+        ConfigError: with the choices, and the closest one.
+    """
+    choices = tuple(choices)
+    if value not in choices:
+        raise ConfigError(
+            f"unknown {setting} {value!r:.100}, expected one of {', '.join(choices)}"
+            f"{did_you_mean(str(value), choices)}"
+        )
+
+
 class Interrupted(ActorMimicError):  # noqa: N818  (a stop that was asked for is no error)
     """Work was asked to stop by a signal; a stage's last checkpoint holds what it had done.
 

@@ -5,7 +5,9 @@ never depends on the batch size. Targets and teachers are detached here, and ari
 whatever the precision of the inputs.
 
 Axes: batch = examples; actions = the student's alphabet in the distillation losses, the task's
-own actions in the Q-learning ones; features = units of a last hidden layer.
+own actions in the Q-learning ones; features = units of a last hidden layer; quantiles = of the
+return of one action, at the midpoints of equal shares of probability, lowest first; targets = the
+quantiles of a target.
 """
 
 import math
@@ -193,6 +195,85 @@ def td_loss(
     return torch.nn.functional.huber_loss(taken, targets, reduction="none", delta=huber_delta)
 
 
+def quantile_td_targets(
+    returns: Float[Tensor, " batch"],
+    discounts: Float[Tensor, " batch"],
+    next_quantiles_target: Float[Tensor, "batch actions quantiles"],
+    next_q_online: Float[Tensor, "batch actions"] | None,
+) -> Float[Tensor, "batch quantiles"]:
+    """The return, and each discounted quantile of what follows it.
+
+    Source: Dabney, Rowland, Bellemare and Munos (2018), Distributional Reinforcement Learning
+    with Quantile Regression, arXiv:1710.10044, algorithm 1: the next action is the one of the
+    best mean. With ``next_q_online``, as in `td_targets`, the online network's means choose it.
+
+    Args:
+        returns: discounted sum of the n rewards.
+        discounts: as in `td_targets`.
+        next_quantiles_target: quantiles of the target network, n steps on.
+        next_q_online: means of the online network's quantiles there; None to choose by those of
+            the target network.
+
+    Returns:
+        The quantiles of the targets in float32, detached from every input.
+    """
+    next_quantiles = next_quantiles_target.detach().float()
+    chooser = next_quantiles.mean(dim=2) if next_q_online is None else next_q_online.detach()
+    following = _of_actions(next_quantiles, chooser.argmax(dim=1))
+    discounts = discounts.detach().float()[:, None]
+    following = following.masked_fill(discounts == 0.0, 0.0)
+    return returns.detach().float()[:, None] + discounts * following
+
+
+def quantile_td_loss(
+    quantiles: Float[Tensor, "batch actions quantiles"],
+    actions: Int64[Tensor, " batch"],
+    target_quantiles: Float[Tensor, "batch targets"],
+    *,
+    kappa: float = 1.0,
+) -> Float[Tensor, " batch"]:
+    """Quantile regression of the taken action's return, with Huber's rounded corner.
+
+    The quantile at tau pays (1 - tau) for every unit that it lies above a target and tau for
+    every unit below, so it comes to rest with a share tau of the targets beneath it.
+
+    Source: Dabney et al. (2018), arXiv:1710.10044, equations 9 and 10 and algorithm 1: a sum over
+    one's own quantiles of the mean over the targets, and the Huber loss not divided by kappa. No
+    deviation. The sum makes gradients longer as there are more quantiles; the mean does not.
+
+    Args:
+        quantiles: the online network's, at tau = (i + 1/2) / quantiles.
+        actions: the taken actions; the quantiles of no other get a gradient.
+        target_quantiles: equally likely values of the return; detached. They may be more or fewer
+            than the quantiles.
+        kappa: positive, in units of the returns: errors beyond it count linearly.
+
+    Returns:
+        The loss, in squared units of the returns.
+
+    Raises:
+        ValueError: if ``kappa`` is not positive.
+
+    Example:
+        >>> quantiles, action = torch.zeros(1, 1, 2), torch.tensor([0])
+        >>> quantile_td_loss(quantiles, action, torch.tensor([[3.0, 3.0]]))  # (1/4 + 3/4) 2.5
+        tensor([2.5000])
+    """
+    if not kappa > 0.0:
+        raise ValueError(f"kappa must be positive, got {kappa}")
+    own = _of_actions(quantiles, actions).float()
+    targets = target_quantiles.detach().float()
+    count = own.shape[1]
+    tau = (torch.arange(count, dtype=torch.float32, device=own.device) + 0.5) / count
+    # Axes of the pairs: batch, quantiles, targets.
+    errors = targets[:, None, :] - own[:, :, None]
+    size = torch.nn.functional.huber_loss(
+        errors, torch.zeros_like(errors), reduction="none", delta=kappa
+    )
+    weights = (tau[:, None] - (errors.detach() < 0.0).float()).abs()
+    return (weights * size).mean(dim=2).sum(dim=1)
+
+
 def lambda_regression_loss(
     q_values: Float[Tensor, "batch actions"],
     actions: Int64[Tensor, " batch"],
@@ -212,6 +293,13 @@ def lambda_regression_loss(
         The loss, in squared units of the values.
     """
     return td_loss(q_values, actions, lambda_targets, huber_delta=None)
+
+
+def _of_actions(
+    quantiles: Float[Tensor, "batch actions quantiles"], actions: Int64[Tensor, " batch"]
+) -> Float[Tensor, "batch quantiles"]:
+    rows = actions[:, None, None].expand(-1, 1, quantiles.shape[2])
+    return quantiles.gather(1, rows).squeeze(1)
 
 
 def _mask_illegal(

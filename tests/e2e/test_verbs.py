@@ -31,6 +31,12 @@ SMALL_DQN = [
     "--set=learning_starts_steps=200",
     "--set=replay_capacity_steps=2000",
 ]
+# The same in its other kinds: quantiles, the paper's optimiser, a preset beneath the values.
+OTHER_DQN = [
+    "--preset=nature",
+    *SMALL_DQN,
+    "--set=num_quantiles=4",
+]
 SMALL_DISTILL = [
     "--set=envs_per_task=4",
     "--set=learning_starts_steps=200",
@@ -73,7 +79,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     call("train-expert", TASK, *SMALL, *SMALL_PQN, "--run-dir=pqn", cwd=root)
     call("train-expert", TASK, *SMALL, *SMALL_DQN, "--run-dir=dqn", cwd=root)
     call("distill", f"{TASK}=pqn", *SMALL, *SMALL_DISTILL, "--run-dir=student", cwd=root)
-    call("transfer", TASK, "--from=student", *SMALL, *SMALL_DQN, "--run-dir=transfer", cwd=root)
+    call("transfer", TASK, "--from=student", *SMALL, *OTHER_DQN, "--run-dir=transfer", cwd=root)
     return root
 
 
@@ -81,7 +87,7 @@ STAGES = {
     "pqn": ["train-expert", TASK, *SMALL, *SMALL_PQN],
     "dqn": ["train-expert", TASK, *SMALL, *SMALL_DQN],
     "student": ["distill", f"{TASK}=pqn", *SMALL, *SMALL_DISTILL],
-    "transfer": ["transfer", TASK, "--from=student", *SMALL, *SMALL_DQN],
+    "transfer": ["transfer", TASK, "--from=student", *SMALL, *OTHER_DQN],
 }
 
 
@@ -221,6 +227,9 @@ def test_doctor_and_games(runs: Path) -> None:
         (["transfer", "pong", "--from=student"], 65, "shape"),
         (["run", "no-such-recipe"], 2, "demo"),
         (["train-expert", TASK, "--set=seed=1"], 78, "write --seed"),
+        (["train-expert", TASK, "--set=preset=fast"], 78, "write --preset"),
+        (["train-expert", TASK, "--preset=fast", "--algorithm=dqn"], 78, "contradicts preset"),
+        (["train-expert", TASK, "--preset=natur"], 2, "--preset"),
         (["train-expert", TASK, "--set=task=pong"], 78, "write TASK"),
         (["train-expert", TASK, "--set=gamma=0.9", "--set=gamma=0.8"], 78, "gamma is given twice"),
         (["train-expert", TASK, "--total-steps=9", "--set=total_steps=8"], 78, "total_steps"),
@@ -287,9 +296,9 @@ COMMON = (
     "protocol set json"
 )
 OPTIONS = {
-    "train-expert": f"{COMMON} algorithm",
+    "train-expert": f"{COMMON} preset algorithm",
     "distill": COMMON,
-    "transfer": f"{COMMON} from head algorithm epsilon-start",
+    "transfer": f"{COMMON} from head preset algorithm epsilon-start",
     "run": "run-dir device threads yes json",
     "evaluate": "tasks episodes protocol epsilon seed device json",
     "play": "video task protocol epsilon seed max-steps",

@@ -42,10 +42,12 @@ class PlainAtari:
         self.ale = self.env.unwrapped.ale
         self.max_episode_steps = max_episode_steps
 
-    def reset(self, seed):
-        # The environment's own `reset(seed=)` hands another number to the emulator.
-        self.ale.setInt("random_seed", seed)
-        self.env.unwrapped.load_game()
+    def reset(self, seed=None):
+        if seed is not None:
+            # The environment's own `reset(seed=)` hands another number to the emulator.
+            self.ale.setInt("random_seed", seed)
+            self.env.unwrapped.load_game()
+            self.steps_on_seed = 0
         self.env.reset()
         meanings = self.env.unwrapped.get_action_meanings()
         if "FIRE" in meanings:
@@ -68,6 +70,7 @@ class PlainAtari:
         lost = info["lives"] < self.lives and not over and info["lives"] > 0
         self.lives = info["lives"]
         self.steps += 1
+        self.steps_on_seed += 1
         cut = self.steps >= self.max_episode_steps and not over
         self.picture = np.max(pictures[-2:], axis=0)
         return np.max(greys[-2:], axis=0), total, over, cut, lost

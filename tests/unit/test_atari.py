@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from plain_atari import PlainAtari, shrink
 
+from actor_mimic.envs import atari
 from actor_mimic.envs.atari import AtariEnvs, atari_action_names, atari_games
 from actor_mimic.envs.make import make_envs
 from actor_mimic.errors import DataError, UnavailableError, UsageError
@@ -74,14 +75,16 @@ def settings(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("game", "env_id", "sticky", "max_steps", "steps"),
+    ("game", "env_id", "sticky", "max_steps", "steps", "per_seed"),
     [
-        ("breakout", "ALE/Breakout-v5", 0.0, 27_000, 320),
-        ("breakout", "ALE/Breakout-v5", 0.25, 45, 95),
-        ("space_invaders", "ALE/SpaceInvaders-v5", 0.25, 27_000, 250),
+        ("breakout", "ALE/Breakout-v5", 0.0, 27_000, 320, 0),
+        ("breakout", "ALE/Breakout-v5", 0.25, 45, 95, 0),
+        ("breakout", "ALE/Breakout-v5", 0.25, 45, 185, 90),
+        ("space_invaders", "ALE/SpaceInvaders-v5", 0.25, 27_000, 250, 4_000),
     ],
 )
-def test_agrees_with_a_plain_loop(game, env_id, sticky, max_steps, steps):
+def test_agrees_with_a_plain_loop(game, env_id, sticky, max_steps, steps, per_seed, monkeypatch):
+    monkeypatch.setattr(atari, "STEPS_PER_SEED", per_seed)
     envs = make(game, sticky=sticky, max_episode_frames=4 * max_steps, with_picture=True)
     plain = [
         PlainAtari(env_id, repeat_action_probability=sticky, max_episode_steps=max_steps)
@@ -107,7 +110,9 @@ def test_agrees_with_a_plain_loop(game, env_id, sticky, max_steps, steps):
                 assert_same_frame(result.final_frames[env], grey)
             if over or cut:
                 episode[env] += 1
-                grey = twin.reset(derive_seed(RUN_SEED, game, env, episode[env]))
+                new = twin.steps_on_seed >= per_seed
+                seed = derive_seed(RUN_SEED, game, env, episode[env]) if new else None
+                grey = twin.reset(seed)
                 picture = twin.picture
             assert_same_frame(result.frames[env], grey)
             if env == 0:
@@ -116,7 +121,7 @@ def test_agrees_with_a_plain_loop(game, env_id, sticky, max_steps, steps):
 
     # The comparison is worth what happened in it.
     assert seen["life_lost"]
-    assert seen["raw_reward"] >= (5 if game == "space_invaders" else 1)
+    assert seen["raw_reward"] >= (5 if game == "space_invaders" else per_seed == 0)
     assert seen["truncated"] == (max_steps == 45)
     assert seen["terminated"] == (game == "breakout" and max_steps != 45)
 
@@ -172,13 +177,19 @@ def test_a_limit_that_is_no_multiple_of_the_frame_skip_ends_the_step_it_falls_in
 
 
 @pytest.mark.parametrize(
-    ("max_episode_frames", "steps"),
+    ("max_episode_frames", "steps", "per_seed", "episodes", "resets"),
     [
-        (108_000, 230),  # games of unequal length: some over, some not
-        (4 * 40, 90),  # all truncated twice
+        (108_000, 230, 0, None, [[], []]),  # games of unequal length: some over, some not
+        (4 * 40, 90, 0, [2, 2], [[], []]),  # all truncated twice, with a seed for each episode
+        (4 * 40, 90, 4_000, [0, 0], [[40, 80], [40, 80]]),  # ... on one seed
+        (4 * 40, 130, 80, [2, 2], [[40], [40]]),  # the third episode has a new seed
     ],
 )
-def test_a_restored_environment_goes_on_frame_for_frame(max_episode_frames, steps):
+def test_a_restored_environment_goes_on_frame_for_frame(
+    max_episode_frames, steps, per_seed, episodes, resets, monkeypatch
+):
+    monkeypatch.setattr(atari, "STEPS_PER_SEED", per_seed)
+
     def build():
         return make(
             num_envs=2,
@@ -196,12 +207,13 @@ def test_a_restored_environment_goes_on_frame_for_frame(max_episode_frames, step
         step(envs, action)
     state = json.loads(json.dumps(envs.state_dict()))
     lengths = [len(text) // 2 for text in state["actions"]]
-    if max_episode_frames == 108_000:
+    assert state["resets"] == resets
+    if episodes is None:
         assert len(set(lengths)) == 2
         assert max(state["episode"]) >= 1
     else:
-        assert lengths == [steps % 40] * 2
-        assert state["episode"] == [2, 2]
+        assert lengths == [steps - 40 * episodes[0]] * 2
+        assert state["episode"] == episodes
 
     twin.load_state_dict(state)
     assert twin.state_dict() == state
@@ -308,6 +320,8 @@ def test_an_action_that_the_game_lacks_is_refused_before_it_hangs_the_emulators(
         ({"actions": ["00", "04"]}, "action 4, the task has 4 actions"),
         ({"actions": ["00", "0"]}, "unreadable"),
         ({"actions": [0, 0]}, "unreadable"),
+        ({"resets": ["x", []]}, "unreadable"),
+        ({"actions": ["00", "00"], "resets": [[2], []]}, "a reset after its last action"),
     ],
 )
 def test_states_of_other_environments_are_refused(damage, message):

@@ -1,6 +1,8 @@
 """Compute: what `auto` resolves to, what is refused, and what is set."""
 
 import os
+import threading
+import time
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 from actor_mimic import compute
 from actor_mimic.compute import (
     Compute,
+    Workers,
     available_cores,
     available_memory_bytes,
     choose_compute,
@@ -18,6 +21,8 @@ from actor_mimic.errors import ConfigError, UnavailableError
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.regressors import build_regressor
 from actor_mimic.networks.torsos import TorsoSpec
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA here")
 
 
 @pytest.fixture
@@ -165,13 +170,124 @@ def test_place_sets_the_precision_of_torsos_only():
     assert network.torso.precision == torch.float32
 
 
-def test_start_sets_the_threads():
+@pytest.mark.parametrize(
+    ("threads", "workers", "each"), [(1, 1, 1), (2, 2, 1), (5, 4, 1), (16, 4, 4)]
+)
+def test_threads_are_shared_out_among_the_workers(threads, workers, each):
     before = torch.get_num_threads()
     try:
-        Compute("cpu", "float32", before + 1).start()
-        assert torch.get_num_threads() == before + 1
+        compute = Compute("cpu", "float32", threads)
+        compute.start()
+        assert (compute.workers().count, torch.get_num_threads()) == (workers, each)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_compiling_is_for_gpus():
+    assert choose_compute("cuda", compiled="off").compiled is False
+    assert choose_compute("cuda", compiled="on").compiled is True
+    assert choose_compute("cpu").compiled is False
+    with pytest.raises(ConfigError, match="compiled = on needs device = cuda"):
+        choose_compute("cpu", compiled="on")
+    with pytest.raises(ConfigError, match="compiled must be auto, on or off, got 'yes'"):
+        choose_compute("cpu", compiled="yes")
+
+
+def test_the_eager_run_calls_the_network_itself():
+    network = nn.Linear(2, 2)
+    assert Compute("cuda", "float32", 1).fixed_shape(network) is network
+
+
+def training_step(network, forward, obs):
+    scores = forward(obs).scores
+    gradients = torch.autograd.grad(scores.square().sum(), list(network.parameters()))
+    with torch.no_grad():
+        return [scores.detach().clone(), forward(obs).scores.clone(), *gradients]
+
+
+def test_the_network_is_one_graph_and_the_same_one():
+    """What a compiler sees of it, without a compiler: no breaks, and the same numbers."""
+    spec = TorsoSpec("nature", (4, 84, 84), 0.25, "all")
+    network = QNetwork(spec, 6, generator=torch.Generator().manual_seed(0))
+    obs = torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8)
+    traced = torch.compile(network, dynamic=False, fullgraph=True, backend="aot_eager")
+
+    expected = training_step(network, network, obs)
+    torch.testing.assert_close(training_step(network, traced, obs), expected, rtol=1e-4, atol=1e-5)
+
+
+@needs_cuda
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_compiled_network_computes_what_its_eager_twin_does(precision):
+    compute = Compute("cuda", precision, 1, compiled=True)
+    compute.start()
+    spec = TorsoSpec("nature", (4, 84, 84), 0.25, "all")
+    network = QNetwork(spec, 6, generator=torch.Generator().manual_seed(0))
+    compute.place(network)
+    obs = torch.randint(0, 256, (32, 4, 84, 84), dtype=torch.uint8, device="cuda")
+    compiled = compute.fixed_shape(network)
+
+    expected = training_step(network, network, obs)
+    tolerance = 1e-3 if precision == "float32" else 5e-2
+    for _ in range(3):  # warm-up, recording, replay
+        found = training_step(network, compiled, obs)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
+
+
+def test_a_gpu_has_one_worker():
+    assert Compute("cuda", "float32", 16).num_workers == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "num_rows", "parts"),
+    [
+        (1, 64, [(0, 64)]),
+        (2, 64, [(0, 32), (32, 64)]),
+        (3, 64, [(0, 21), (21, 42), (42, 64)]),
+        (4, 17, [(0, 8), (8, 17)]),  # at least 8 rows each
+        (2, 15, [(0, 15)]),
+        (2, 1, [(0, 1)]),
+    ],
+)
+def test_workers_take_consecutive_rows(count, num_rows, parts):
+    names = []
+
+    def part(rows: slice) -> tuple[int, int]:
+        names.append(threading.current_thread().name)
+        return rows.start, rows.stop
+
+    assert Workers(count).map(part, num_rows) == parts
+    assert len(names) == len(parts)
+    assert threading.current_thread().name in names
+
+
+def test_workers_wait_for_each_other_and_hand_on_what_went_wrong():
+    """Nobody computes any more when the error arrives: the caller may change the weights."""
+    ended = []
+
+    def part(rows: slice) -> None:
+        if rows.start == 0:
+            raise ValueError("mine")
+        time.sleep(0.05)
+        ended.append(rows)
+
+    with pytest.raises(ValueError, match="mine"):
+        Workers(2).map(part, 64)
+    assert ended == [slice(32, 64)]
+
+    with pytest.raises(ValueError, match="invalid literal"):
+        Workers(2).map(lambda rows: int("theirs") if rows.start else 0, 64)
+
+
+def test_inference_keeps_the_rows_and_no_gradient():
+    weight = torch.tensor(2.0, requires_grad=True)
+    inputs = torch.arange(20.0)
+    result = Workers(2).infer(lambda rows: rows * weight, inputs)
+
+    assert torch.equal(result, 2 * inputs)
+    assert not result.requires_grad
 
 
 def test_float32_on_cuda_is_float32(monkeypatch):

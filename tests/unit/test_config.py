@@ -2,15 +2,15 @@ import pytest
 
 from actor_mimic.config import (
     DistillConfig,
-    DQNConfig,
     ExpertConfig,
-    PQNConfig,
     TransferConfig,
     build_config,
     leaves,
     to_json,
 )
 from actor_mimic.errors import ConfigError
+from actor_mimic.learner_config import DQNConfig, PQNConfig
+from actor_mimic.presets import PRESETS
 
 STAGES = {"expert": ExpertConfig, "transfer": TransferConfig, "distill": DistillConfig}
 REQUIRED = {
@@ -49,6 +49,48 @@ def test_experts_learn_by_pqn_and_transfers_by_dqn_unless_told():
     assert to_json(build("transfer"))["algorithm"] == "dqn"
 
 
+@pytest.mark.parametrize("stage", ["expert", "transfer"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_is_its_settings_and_the_defaults_of_its_learner(stage, preset):
+    built = to_json(build(stage, preset=preset))
+    plain = to_json(build(stage, algorithm=PRESETS[preset]["algorithm"]))
+
+    assert built == plain | PRESETS[preset]
+    assert all(type(built[name]) is type(plain[name]) for name in built)
+    assert to_json(build_config(stage, built)) == built  # as a resumed run stores and reads it
+
+
+def test_an_expert_is_fast_unless_told_and_a_transfer_is_dqn():
+    assert build("expert") == build("expert", preset="fast")
+    assert build("expert", algorithm="dqn").learner == DQNConfig()
+    assert build("transfer").learner == DQNConfig()
+    assert build("expert", algorithm="pqn").learner == PQNConfig()
+
+
+def test_what_is_asked_for_stands_over_the_preset():
+    config = build("expert", preset="nature", learning_rate="1e-3", norm="all", total_steps=9)
+
+    assert config == build(
+        "expert",
+        **{"preset": "nature", "algorithm": "dqn"}  # said twice, and the same
+        | {"learning_rate": 1e-3, "norm": "all", "total_steps": 9},
+    )
+    assert (config.learner.learning_rate, config.learner.batch_size) == (1e-3, 32)
+    assert (config.network.norm, config.network.width, config.total_steps) == ("all", 1.0, 9)
+
+
+def test_nature_is_the_papers_table():
+    config = build("expert", preset="nature")
+    learner = config.learner
+
+    assert isinstance(learner, DQNConfig)
+    assert (learner.batch_size, learner.update_every_steps, learner.n_step) == (32, 4, 1)
+    assert learner.target_period_updates * learner.update_every_steps == 10_000
+    assert learner.exploration_fraction * config.total_steps == 1_000_000
+    # The smallest squared gradient is 0.01 of a sum over the minibatch.
+    assert learner.rmsprop_epsilon * learner.batch_size**2 == pytest.approx(0.01)
+
+
 @pytest.mark.parametrize(
     ("given", "name", "expected"),
     [
@@ -76,6 +118,20 @@ def test_text_is_read_as_the_type_of_the_field(given, name, expected):
         ("expert", {"gama": 0.9}, "did you mean 'gamma'"),
         ("expert", {"n_step": 3}, "n_step"),  # of DQN, and this is PQN
         ("expert", {"algorithm": "ppo"}, "pqn, dqn"),
+        ("expert", {"algorithm": ["dqn"]}, "unknown algorithm"),
+        ("expert", {"preset": "natur"}, "unknown preset 'natur'.*fast, nature, sb3; did you mean"),
+        ("expert", {"preset": 3}, "unknown preset 3"),
+        ("expert", {"preset": "nature", "algorithm": "pqn"}, "'pqn' contradicts preset 'nature'"),
+        ("expert", {"preset": "fast", "algorithm": "dqn"}, "leave one of the two out"),
+        ("expert", {"preset": "fast", "n_step": 3}, "unknown setting 'n_step'"),
+        ("distill", {"preset": "fast"}, "unknown setting 'preset' of stage distill"),
+        ("expert", {"num_quantiles": 4}, "unknown setting 'num_quantiles'"),  # this is PQN
+        ("transfer", {"num_quantiles": 0}, "num_quantiles must be positive"),
+        ("transfer", {"optimizer": "adm"}, "unknown optimizer 'adm'.*did you mean 'adam'"),
+        ("transfer", {"rmsprop_decay": 1}, "rmsprop_decay must be below 1"),
+        ("transfer", {"rmsprop_decay": -0.1}, r"rmsprop_decay must lie in \[0, 1\]"),
+        ("transfer", {"rmsprop_epsilon": 0}, "rmsprop_epsilon must be positive"),
+        ("transfer", {"max_gradient_norm": -1}, "max_gradient_norm must be positive"),
         ("expert", {"total_steps": "many"}, "total_steps must be a whole number"),
         ("expert", {"total_steps": 0.5}, "total_steps must be a whole number"),
         ("expert", {"total_steps": 0}, "total_steps must be positive"),
@@ -147,6 +203,8 @@ def test_what_just_fits_is_taken():
     longest = {"learning_starts_steps": 144, "replay_capacity_steps": 207, "n_step": 8}
     assert build("expert", algorithm="dqn", **longest)
     assert build("expert", exploration_fraction=1.0, epsilon_start=0.1, epsilon_end=0.1)
+    assert build("expert", max_gradient_norm=0)
+    assert build("distill", max_gradient_norm=0)
     assert build("distill", learning_starts_steps=16, replay_capacity_steps=192)
 
 

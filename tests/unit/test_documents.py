@@ -10,15 +10,15 @@ import pytest
 import actor_mimic
 from actor_mimic.config import (
     DistillConfig,
-    DQNConfig,
     EvaluateConfig,
     ExpertConfig,
     NetworkConfig,
-    PQNConfig,
     ScheduleConfig,
     TransferConfig,
     leaves,
 )
+from actor_mimic.learner_config import DQNConfig, PQNConfig
+from actor_mimic.presets import PRESETS
 from actor_mimic.recipes.load import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +67,26 @@ def test_every_setting_is_documented_with_its_default(section):
             assert float(shown[name]) == value, name
         else:
             assert shown[name] == str(value), name
+
+
+def test_every_preset_is_documented_with_its_values():
+    text = (ROOT / "docs/settings.md").read_text()
+    (body,) = re.findall(r"^## presets\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
+    head, *rows = (
+        [cell.strip(" `") for cell in line.strip("|").split("|")]
+        for line in body.splitlines()
+        if line.startswith("|") and "---" not in line
+    )
+    shown = {
+        name: {row[0]: row[column] for row in rows if row[column] != "-"}
+        for column, name in enumerate(head)
+        if column
+    }
+
+    assert shown == {
+        name: {setting: str(value) for setting, value in preset.items()}
+        for name, preset in PRESETS.items()
+    }
 
 
 def test_public_names_resolve():

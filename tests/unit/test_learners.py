@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from actor_mimic.compute import Workers
 from actor_mimic.errors import DataError, DivergenceError
 from actor_mimic.learners.dqn import DQNLearner
 from actor_mimic.learners.gradient_step import (
@@ -17,6 +18,7 @@ from actor_mimic.learners.gradient_step import (
     optimizer_tensors,
     restore_optimizer,
 )
+from actor_mimic.learners.optimizers import CentredRMSProp
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.replay.frame_replay import FrameReplay
@@ -27,6 +29,10 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch f
 def mlp(states: int = 3, actions: int = 2, *, norm: str = "none", seed: int = 0) -> QNetwork:
     spec = TorsoSpec("mlp", (states,), width=0.25, norm=norm)
     return QNetwork(spec, actions, generator=torch.Generator().manual_seed(seed))
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def set_q_values(network: QNetwork, values: list[float]) -> None:
@@ -59,17 +65,53 @@ def sgd(values: list[float]) -> tuple[nn.Parameter, torch.optim.SGD]:
     return parameter, torch.optim.SGD([parameter], lr=1.0)
 
 
+def descend(
+    loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer, *, max_norm: float = 1.0
+) -> None:
+    """A step on a batch of one example."""
+    gradient_step(lambda _: (loss().reshape(1), {}), 1, optimizer, Workers(), max_norm=max_norm)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_workers_take_the_step_that_one_takes(count):
+    """Images of the real size: their gradients lie differently, and must be added in place."""
+    spec = TorsoSpec("nature", (4, 84, 84), width=0.25, norm="all")
+    obs = torch.randint(0, 256, (29, 4, 84, 84), dtype=torch.uint8, generator=generator(0))
+    targets = torch.randn(29, 2, generator=generator(1))
+    results = []
+    for workers in (Workers(), Workers(count)):
+        network = QNetwork(spec, 2, generator=generator(2))
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.01, fused=True)
+
+        def losses(rows: slice, network: QNetwork = network) -> tuple[Tensor, dict[str, Tensor]]:
+            each = (network(obs[rows]).scores - targets[rows]).square().sum(dim=1)
+            return each, {"each": each.detach()}
+
+        for _ in range(2):
+            loss, columns = gradient_step(losses, len(obs), optimizer, workers, max_norm=0.5)
+        assert loss.item() == pytest.approx(columns["each"].mean().item(), rel=1e-5)
+        gradients = [p.grad for p in network.parameters()]
+        assert all(
+            g.stride() == p.stride() for g, p in zip(gradients, network.parameters(), strict=True)
+        )
+        results.append([loss, columns["each"], *gradients])
+
+    torch.testing.assert_close(results[1], results[0], rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize(
-    ("max_norm", "step"), [(10.0, [3.0, 4.0]), (5.0, [3.0, 4.0]), (1.0, [0.6, 0.8])]
+    ("max_norm", "step"),
+    [(10.0, [3.0, 4.0]), (5.0, [3.0, 4.0]), (1.0, [0.6, 0.8]), (0.0, [3.0, 4.0])],
 )
 def test_gradient_is_scaled_down_to_the_norm_and_never_up(max_norm, step):
     parameter, optimizer = sgd([0.0, 0.0])
     for _ in range(2):  # the second step must not see the gradient of the first
-        gradient_step((parameter * torch.tensor([3.0, 4.0])).sum(), optimizer, max_norm=max_norm)
+        descend((parameter * torch.tensor([3.0, 4.0])).sum, optimizer, max_norm=max_norm)
 
     torch.testing.assert_close(parameter.detach(), -2 * torch.tensor(step), atol=2e-6, rtol=0.0)
 
 
+@pytest.mark.parametrize("max_norm", [1.0, 0.0])
 @pytest.mark.parametrize(
     "loss",
     [
@@ -82,26 +124,27 @@ def test_gradient_is_scaled_down_to_the_norm_and_never_up(max_norm, step):
         lambda p: (p - p.detach()).sqrt().sum(),  # the loss is 0, its gradient infinite
     ],
 )
-def test_a_step_that_is_not_finite_is_not_made(loss: Callable[[Tensor], Tensor]):
+def test_a_step_that_is_not_finite_is_not_made(loss: Callable[[Tensor], Tensor], max_norm: float):
     parameter = nn.Parameter(torch.tensor([1.0, 2.0]))
     optimizer = torch.optim.Adam([parameter], lr=0.1)
-    gradient_step(parameter.square().sum(), optimizer, max_norm=1.0)
+    descend(lambda: parameter.square().sum(), optimizer)
     before = [
         parameter.detach().clone(),
         *(v.clone() for v in optimizer_tensors(optimizer).values()),
     ]
 
     with pytest.raises(DivergenceError, match=r"not finite: loss .*, gradient norm .*before"):
-        gradient_step(loss(parameter), optimizer, max_norm=1.0)
+        descend(lambda: loss(parameter), optimizer, max_norm=max_norm)
 
     assert equal([parameter.detach(), *optimizer_tensors(optimizer).values()], before)
 
 
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01),
+    "fused adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01, fused=True),
     "radam": lambda parameters: torch.optim.RAdam(parameters, lr=0.01),
-    "rmsprop": lambda parameters: torch.optim.RMSprop(
-        parameters, lr=0.01, alpha=0.95, centered=True, momentum=0.9
+    "rmsprop": lambda parameters: CentredRMSProp(
+        parameters, learning_rate=0.01, decay=0.95, epsilon=1e-4
     ),
 }
 
@@ -111,7 +154,7 @@ def test_a_restored_optimizer_goes_on_bit_for_bit(make):
     def steps(network: QNetwork, optimizer: torch.optim.Optimizer, count: int) -> None:
         for number in range(count):
             obs = torch.full((4, 3), 0.1 * number)
-            gradient_step(network(obs).scores.square().mean(), optimizer, max_norm=1.0)
+            descend(lambda obs=obs: network(obs).scores.square().mean(), optimizer)
 
     network, again = mlp(), mlp(seed=1)
     optimizer = make(list(network.parameters()))
@@ -159,6 +202,7 @@ def make_dqn(
         double=double,
         target_period_updates=period,
         max_gradient_norm=10.0,
+        workers=Workers(),
     )
 
 

@@ -14,6 +14,7 @@ from actor_mimic.losses import (
     lambda_regression_loss,
     policy_divergence,
     policy_regression_loss,
+    quantile_td_loss,
     td_loss,
     td_targets,
 )
@@ -333,6 +334,7 @@ def random_calls(dtype: torch.dtype) -> dict[str, tuple[Callable[..., Tensor], l
         "feature": (feature_regression_loss, [logits, scores]),
         "td": (td_loss, [logits, actions, targets]),
         "lambda": (lambda_regression_loss, [logits, actions, targets]),
+        "quantile": (quantile_td_loss, [logits[..., None] + scores[:, None], actions, scores]),
     }
     return {
         name: (loss, [part.to(dtype) if part.is_floating_point() else part for part in parts])
@@ -344,7 +346,7 @@ def _at_temperature(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda *parts: loss(*parts, temperature=0.5)
 
 
-LOSSES = ["policy", "divergence", "feature", "td", "lambda"]
+LOSSES = ["policy", "divergence", "feature", "td", "lambda", "quantile"]
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from actor_mimic.actions import ATARI_ALPHABET
+from actor_mimic.compute import Workers
 from actor_mimic.errors import DivergenceError
 from actor_mimic.learners.mimic import MimicLearner, TaskBatch
 from actor_mimic.networks.regressors import build_regressor
@@ -47,6 +48,7 @@ def make_learner(
         temperature=temperature,
         feature_weight=feature_weight,
         max_gradient_norm=1e6,
+        workers=Workers(),
     )
 
 

@@ -9,9 +9,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from actor_mimic.compute import Workers
 from actor_mimic.errors import DivergenceError
 from actor_mimic.learners.gradient_step import optimizer_tensors
-from actor_mimic.learners.pqn import PQNLearner, Trajectories
+from actor_mimic.learners.pqn import PQNLearner, Trajectories, radam_rectification
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.seeding import numpy_generator
@@ -42,6 +43,7 @@ def make_pqn(network: QNetwork, *, lam: float = 0.65, epochs: int = 2, size: int
         minibatch_size=size,
         max_gradient_norm=10.0,
         rng=numpy_generator(0, "shuffle"),
+        workers=Workers(),
     )
 
 
@@ -142,11 +144,11 @@ def test_every_example_is_used_once_per_epoch_in_a_new_order():
 
 
 def test_the_learning_rate_is_that_of_the_call():
-    """The first step of RAdam is plain gradient descent, so it is proportional to the rate."""
+    """The sixth update is the first that moves, and its length is proportional to the rate."""
     moves = []
     for learning_rate in (0.0, 0.01, 0.02):
         network = mlp()
-        learner, rollout = make_pqn(network, epochs=1, size=16), make_rollout()
+        learner, rollout = make_pqn(network, epochs=6, size=16), make_rollout()
         last = collect_chain(network, rollout, np.random.default_rng(0))
         before = network.head.bias.detach().clone()
         learner.update(rollout, last, learning_rate=learning_rate)
@@ -191,6 +193,38 @@ def test_pqn_resumes_bit_for_bit():
 
     assert equal(weights(learner.network), weights(again.network))
     assert learner.state_dict()[1] == again.state_dict()[1]
+
+
+def test_rectified_adam_is_pytorchs_radam_from_the_sixth_update_on():
+    """Same gradients: whatever the parameters do, the moves of later updates agree."""
+    ours, theirs = (torch.nn.Parameter(torch.zeros(3, dtype=torch.float64)) for _ in range(2))
+    adam, radam = torch.optim.Adam([ours], lr=0.0), torch.optim.RAdam([theirs], lr=0.01)
+    gradients = torch.randn(12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for update, gradient in enumerate(gradients, start=1):
+        before = [p.detach().clone() for p in (ours, theirs)]
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        adam.param_groups[0]["lr"] = 0.01 * radam_rectification(update)
+        adam.step()
+        radam.step()
+        moves = [p.detach() - b for p, b in zip((ours, theirs), before, strict=True)]
+        if update <= 5:
+            assert not moves[0].any()
+        else:
+            torch.testing.assert_close(*moves, rtol=1e-6, atol=0.0)
+    assert radam_rectification(10**6) == pytest.approx(1.0)
+
+
+def test_images_come_back_as_they_went_in_and_lie_channels_last():
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(256, size=(3, 2, 4, 5, 6), dtype=np.uint8))
+    rollout = Trajectories(3, 2, images[0], "cpu")
+    for time, obs in enumerate(images):
+        rollout.obs[time] = obs
+
+    drawn = rollout.observations(torch.tensor([5, 0, 3]))
+
+    assert torch.equal(drawn, images.flatten(0, 1)[[5, 0, 3]])
+    assert drawn.is_contiguous(memory_format=torch.channels_last)
 
 
 @needs_cuda

@@ -6,14 +6,14 @@ import pytest
 
 from actor_mimic.config import (
     DistillConfig,
-    DQNConfig,
     EvaluateConfig,
     ExpertConfig,
-    PQNConfig,
     TransferConfig,
+    build_config,
 )
 from actor_mimic.errors import ConfigError, DataError, UsageError
 from actor_mimic.games import MULTITASK_GAMES, TRANSFER_SOURCE_GAMES, TRANSFER_TARGET_GAMES
+from actor_mimic.learner_config import DQNConfig, PQNConfig
 from actor_mimic.recipes.load import load_recipe, parse_recipe, shipped_recipes
 from actor_mimic.recipes.recipe import Parent, seed_of_parent
 
@@ -111,6 +111,20 @@ def test_a_parent_decides_the_shape_and_defaults_are_for_random_weights():
 
     assert f"mine.toml:{line_of(text, 'width = 1.0')}: " in str(caught.value)
     parse(RECIPE + "[defaults.transfer]\nwidth = 1.0\n")
+
+
+def test_a_preset_is_named_like_any_setting_and_others_stand_over_it():
+    text = RECIPE.replace('algorithm = "dqn"', 'preset = "nature"\nbatch_size = 8')
+    (cart,) = [stage for stage in parse(text).stages if stage.name == "cart"]
+
+    expected = {"task": "gym:CartPole-v1", "preset": "nature", "batch_size": 8}
+    assert cart.config == build_config("expert", expected | {"total_steps": 1_000, "width": 0.25})
+
+    said = refused("width = 0.25", 'preset = "natur"')
+    assert said.startswith(f"mine.toml:{line_of(RECIPE, 'width')}: ")
+    assert "did you mean 'nature'" in said
+    said = refused('algorithm = "dqn"', 'algorithm = "dqn"\npreset = "fast"')
+    assert "leave one of the two out" in said
 
 
 def test_jobs_come_in_order_with_a_directory_each(tmp_path):

@@ -120,6 +120,75 @@ def test_the_new_network_acts_as_its_parent_and_every_layer_can_be_trained():
     assert bool((source["head.weight"] != 0).all())  # a copy, not a view
 
 
+# Quantiles
+
+
+def quantile_network(actions: tuple[str, ...], quantiles: int, *, seed: int) -> QNetwork:
+    rng = torch.Generator().manual_seed(seed)
+    return QNetwork(SPEC, len(actions), num_quantiles=quantiles, generator=rng)
+
+
+@pytest.mark.parametrize(("source_quantiles", "quantiles"), [(1, 4), (4, 1), (4, 4), (3, 2)])
+def test_scores_survive_a_copied_head_whatever_the_quantiles(source_quantiles, quantiles):
+    parent = quantile_network(PONG, source_quantiles, seed=2)
+    network = quantile_network(TARGET_ACTIONS, quantiles, seed=3)
+    obs = torch.rand(5, 3, generator=torch.Generator().manual_seed(4))
+    before = network.head.weight.detach().clone()
+
+    origins = warm_start(
+        network,
+        parent.state_dict(),
+        source_outputs=PONG,
+        source_quantiles=source_quantiles,
+        target_actions=TARGET_ACTIONS,
+        head="copy",
+    )
+
+    assert origins[-2] == TensorOrigin("head.weight", "rows", 3 * quantiles)
+    for row, action in enumerate(TARGET_ACTIONS):
+        if action not in PONG:
+            block = slice(row * quantiles, (row + 1) * quantiles)
+            assert torch.equal(network.head.weight[block], before[block])
+            continue
+        ours, theirs = network.quantiles(obs)[:, row], parent.quantiles(obs)[:, PONG.index(action)]
+        if source_quantiles == quantiles:
+            torch.testing.assert_close(ours, theirs)
+        else:
+            torch.testing.assert_close(ours, theirs.mean(1, keepdim=True).expand_as(ours))
+
+
+def test_a_fresh_head_does_not_ask_for_the_quantiles_of_the_parent():
+    parent, network = quantile_network(PONG, 4, seed=2), quantile_network(TARGET_ACTIONS, 2, seed=3)
+    before = snapshot(network)
+
+    warm_start(
+        network,
+        parent.state_dict(),
+        source_outputs=PONG,
+        source_quantiles=4,
+        target_actions=TARGET_ACTIONS,
+        head="fresh",
+    )
+
+    assert torch.equal(network.head.weight, before["head.weight"])
+    assert torch.equal(network.torso.layers[0].weight, parent.torso.layers[0].weight)
+
+
+def test_a_wrong_number_of_quantiles_is_refused_and_nothing_is_loaded():
+    network = quantile_network(TARGET_ACTIONS, 2, seed=3)
+    before = snapshot(network)
+
+    with pytest.raises(DataError, match=r"head\.bias +6 float32 +24 float32"):
+        warm_start(
+            network,
+            quantile_network(PONG, 4, seed=2).state_dict(),
+            source_outputs=PONG,
+            target_actions=TARGET_ACTIONS,
+            head="copy",
+        )
+    assert_unchanged(network, before)
+
+
 WRONG_SHAPE = {"torso.layers.0.weight": torch.zeros(8, 4)}
 
 

@@ -76,7 +76,7 @@ class GymnasiumEnvs:
     def reset(self) -> Frames:
         """Starts every environment's next episode; frames are float32 ``[envs, features]``."""
         everywhere = np.ones(self.num_envs, dtype=bool)
-        return self._reset(everywhere, self._log.start(everywhere))
+        return self._reset(everywhere, *self._log.start(everywhere))
 
     def send(self, actions: Int64[np.ndarray, " envs"]) -> None:
         """Notes the actions; Python environments have nothing to run beside the caller."""
@@ -90,7 +90,7 @@ class GymnasiumEnvs:
         self._sent = None
         final_frames = self._frames.copy()
         over = terminated | truncated
-        frames = self._reset(over, self._log.start(over)) if over.any() else final_frames
+        frames = self._reset(over, *self._log.start(over)) if over.any() else final_frames
         return VectorStep(
             frames=frames,
             final_frames=final_frames,
@@ -132,7 +132,13 @@ class GymnasiumEnvs:
         for env in self._envs:
             env.close()
 
-    def _reset(self, over: Bool[np.ndarray, " envs"], seeds: Int64[np.ndarray, " over"]) -> Frames:
+    def _reset(
+        self,
+        over: Bool[np.ndarray, " envs"],
+        seeded: Bool[np.ndarray, " envs"],
+        seeds: Int64[np.ndarray, " seeded"],
+    ) -> Frames:
+        assert (over == seeded).all(), "every episode has a seed of its own"
         for env, seed in zip(np.flatnonzero(over), seeds, strict=True):
             self._frames[env], _ = self._envs[env].reset(seed=int(seed))
         self._refuse_unless_finite(self._frames)

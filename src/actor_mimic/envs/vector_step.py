@@ -47,8 +47,8 @@ class VectorStep:
 class VectorEnv(Protocol):
     """N environments of one task that are stepped together and reset themselves by seed.
 
-    An environment's whole state is the seed of its episode and the actions taken since, so that
-    is what ``state_dict`` holds; ``load_state_dict`` plays the actions again.
+    An environment's whole state is the seed that it was last given and the actions and resets
+    since, so that is what ``state_dict`` holds; ``load_state_dict`` plays them again.
     """
 
     task: str
@@ -72,7 +72,7 @@ class VectorEnv(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Episode seeds, episode counters and actions so far, as lists and integers."""
+        """Episode counters, and actions and resets since the last seed, as lists and integers."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -89,35 +89,76 @@ class VectorEnv(Protocol):
 
 
 class EpisodeLog:
-    """Which episode each environment plays, and the actions it has taken in it.
+    """Which episode each environment plays, and what it has done since it was last seeded.
 
-    An episode's seed is derived from the run's seed, the task, the environment's index and the
-    episode's number, so it depends on nothing that happened before.
+    A seed is derived from the run's seed, the task, the environment's index and the number of the
+    episode that it starts, so it depends on nothing that happened before. An environment that is
+    slow to seed may play several episodes on one seed, and is merely reset between them::
+
+        episode      0             1           2            3
+        reset        seeded        plain       plain        seeded
+        steps        a a a a a a   a a a a a   a a a a a    a a ...
+                     `--- steps_per_seed or a little more ---'
+
+    Args:
+        num_envs: environments of the task.
+        run_seed: of the run.
+        task: the task's name.
+        num_actions: how many actions the task has.
+        steps_per_seed: an episode that starts after this many steps on one seed gets a new one; 0
+            gives every episode its own.
 
     Raises:
         UsageError: if an action does not fit into the byte that it is stored in.
     """
 
-    def __init__(self, num_envs: int, *, run_seed: int, task: str, num_actions: int) -> None:
+    def __init__(
+        self,
+        num_envs: int,
+        *,
+        run_seed: int,
+        task: str,
+        num_actions: int,
+        steps_per_seed: int = 0,
+    ) -> None:
         if num_actions > _MAX_ACTIONS:
             raise UsageError(f"{task}: at most {_MAX_ACTIONS} actions, got {num_actions}")
         self._num_actions = num_actions
         self._run_seed = run_seed
         self._task = task
-        self._episode = np.full(num_envs, -1, dtype=np.int64)
+        self._steps_per_seed = steps_per_seed
+        # The episode that the present seed began with; steps since then, and in this episode.
+        self._seeded_episode = np.full(num_envs, -1, dtype=np.int64)
+        self._length = np.zeros(num_envs, dtype=np.int64)
         self._steps = np.zeros(num_envs, dtype=np.int64)
         self._actions = np.zeros((num_envs, 1024), dtype=np.uint8)
+        # Plain resets since the seed, as the number of steps before each.
+        self._resets: list[list[int]] = [[] for _ in range(num_envs)]
 
     @property
     def steps(self) -> Int64[np.ndarray, " envs"]:
         """Steps that each environment has taken in its episode; `append` changes it in place."""
         return self._steps
 
-    def start(self, over: Bool[np.ndarray, " envs"]) -> Int64[np.ndarray, " over"]:
-        """Begins the next episode where ``over``; returns the seeds to reset with."""
-        self._episode[over] += 1
+    def start(
+        self, over: Bool[np.ndarray, " envs"]
+    ) -> tuple[Bool[np.ndarray, " envs"], Int64[np.ndarray, " seeded"]]:
+        """Begins the next episode where ``over``.
+
+        Returns:
+            Which of those environments to reset with a seed, and the seeds; the others are to be
+            reset without one.
+        """
+        fresh = self._seeded_episode < 0
+        seeded = over & (fresh | (self._length >= self._steps_per_seed))
+        for env in np.flatnonzero(over & ~seeded):
+            self._resets[env].append(int(self._length[env]))
+        for env in np.flatnonzero(seeded):
+            self._seeded_episode[env] += 1 + len(self._resets[env])
+            self._resets[env] = []
+        self._length[seeded] = 0
         self._steps[over] = 0
-        return self._seeds(over)
+        return seeded, self._seeds(seeded)
 
     def append(self, actions: Int64[np.ndarray, " envs"]) -> None:
         """Notes one action of every environment.
@@ -128,14 +169,15 @@ class EpisodeLog:
         """
         if actions.min() < 0 or actions.max() >= self._num_actions:
             raise ValueError(f"{self._task}: actions are 0..{self._num_actions - 1}, got {actions}")
-        if self._steps.max() == self._actions.shape[1]:
+        if self._length.max() == self._actions.shape[1]:
             self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)
-        self._actions[np.arange(len(actions)), self._steps] = actions
+        self._actions[np.arange(len(actions)), self._length] = actions
+        self._length += 1
         self._steps += 1
 
     def play_again(
         self,
-        reset: Callable[[Bool[np.ndarray, " envs"], Int64[np.ndarray, " over"]], object],
+        reset: Callable[[Bool[np.ndarray, " envs"], Bool[np.ndarray, " envs"], Any], object],
         step: Callable[[Int64[np.ndarray, " envs"], Bool[np.ndarray, " envs"]], object],
     ) -> None:
         """Brings freshly made environments to where this log ends.
@@ -144,18 +186,24 @@ class EpisodeLog:
         What an environment does before its start is thrown away by its reset; ``step`` is also
         told which environments have started, for those that can step some and not others::
 
-            env 0 (5 actions)   R a a a a a
-            env 1 (3 actions)   . . . R a a a      R = seeded reset, then the first action
-            env 2 (0 actions)   . . . . . . R
+            env 0 (5 actions)   S a a r a a a
+            env 1 (3 actions)   . . . . S a a a    S = seeded reset, r = plain reset
+            env 2 (0 actions)   . . . . . . . S
         """
-        everywhere = np.ones(len(self._steps), dtype=bool)
-        reset(everywhere, self._seeds(everywhere))
-        longest = int(self._steps.max())
-        start_at = longest - self._steps
+        everywhere = np.ones(len(self._length), dtype=bool)
+        reset(everywhere, everywhere, self._seeds(everywhere))
+        longest = int(self._length.max())
+        start_at = longest - self._length
+        plain_at: dict[int, list[int]] = {}
+        for env, positions in enumerate(self._resets):
+            for position in positions:
+                plain_at.setdefault(int(start_at[env]) + position, []).append(env)
         for time in range(longest + 1):
-            starting = (start_at == time) & (time > 0)
-            if starting.any():
-                reset(starting, self._seeds(starting))
+            seeded = (start_at == time) & (time > 0)
+            over = seeded.copy()
+            over[plain_at.get(time, [])] = True
+            if over.any():
+                reset(over, seeded, self._seeds(seeded))
             if time < longest:
                 position = np.maximum(time - start_at, 0)
                 started = time >= start_at
@@ -165,10 +213,11 @@ class EpisodeLog:
     def state_dict(self) -> dict[str, Any]:
         """Plain integers and lists."""
         return {
-            "episode": self._episode.tolist(),
+            "episode": self._seeded_episode.tolist(),
+            "resets": [list(positions) for positions in self._resets],
             "actions": [
                 bytes(row[:length]).hex()
-                for row, length in zip(self._actions, self._steps, strict=True)
+                for row, length in zip(self._actions, self._length, strict=True)
             ],
         }
 
@@ -180,7 +229,8 @@ class EpisodeLog:
         """
         try:
             histories = [bytes.fromhex(text) for text in state["actions"]]
-        except (TypeError, ValueError) as error:
+            resets = [[int(position) for position in row] for row in state["resets"]]
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{self._task}: the actions so far are unreadable: {error}") from error
         unknown = max((max(history, default=0) for history in histories), default=0)
         if unknown >= self._num_actions:
@@ -188,21 +238,26 @@ class EpisodeLog:
                 f"{self._task}: the checkpoint has action {unknown}, "
                 f"the task has {self._num_actions} actions"
             )
-        if len(histories) != len(self._episode):
+        if not len(histories) == len(resets) == len(self._length):
             raise DataError(
                 f"{self._task}: the checkpoint has {len(histories)} environments, "
-                f"this run has {len(self._episode)}"
+                f"this run has {len(self._length)}"
             )
-        self._episode = np.array(state["episode"], dtype=np.int64)
-        self._steps = np.array([len(history) for history in histories], dtype=np.int64)
-        self._actions = np.zeros((len(histories), max(1024, self._steps.max())), dtype=np.uint8)
+        self._seeded_episode = np.array(state["episode"], dtype=np.int64)
+        self._length = np.array([len(history) for history in histories], dtype=np.int64)
+        self._resets = resets
+        last = np.array([max(positions, default=0) for positions in resets], dtype=np.int64)
+        if (last > self._length).any():
+            raise DataError(f"{self._task}: the checkpoint has a reset after its last action")
+        self._steps = self._length - last
+        self._actions = np.zeros((len(histories), max(1024, self._length.max())), dtype=np.uint8)
         for row, history in zip(self._actions, histories, strict=True):
             row[: len(history)] = np.frombuffer(history, dtype=np.uint8)
 
     def _seeds(self, which: Bool[np.ndarray, " envs"]) -> Int64[np.ndarray, " which"]:
         return np.array(
             [
-                derive_seed(self._run_seed, self._task, int(env), int(self._episode[env]))
+                derive_seed(self._run_seed, self._task, int(env), int(self._seeded_episode[env]))
                 for env in np.flatnonzero(which)
             ],
             dtype=np.int64,

@@ -1,38 +1,49 @@
-"""DQN, for experts and for transfer alike: replay, target network, double Q and n-step returns.
+"""DQN, for experts and for transfer alike: target network, double Q, n-step returns, quantiles.
 
-Mnih et al. (2015); van Hasselt, Guez and Silver (2016), arXiv:1509.06461, for the double target.
+Mnih et al. (2015); van Hasselt, Guez and Silver (2016), arXiv:1509.06461, for the double target;
+Dabney et al. (2018), arXiv:1710.10044, for quantiles in place of the mean.
 
-Axes: batch = replayed steps.
+Axes: batch = replayed steps, quantiles = of one action's return.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor
 
+from actor_mimic.compute import Workers
 from actor_mimic.learners.gradient_step import (
     gradient_step,
     optimizer_tensors,
     restore_optimizer,
 )
-from actor_mimic.losses import td_loss, td_targets
+from actor_mimic.losses import quantile_td_loss, quantile_td_targets, td_loss, td_targets
 from actor_mimic.networks.q_network import QNetwork
 
 TARGET_PREFIX = "target."
 
+Quantiles = Callable[[Tensor], Tensor]
+"""Observations to the quantiles of each action's return."""
+
 
 class DQNLearner:
     """Fits a Q-network to bootstrapped returns from a replay.
+
+    A network of several quantiles is fitted to the distribution of the returns, any other one to
+    their mean.
 
     Args:
         network: already on its device.
         optimizer: over the network's parameters.
         double: the online network chooses the next action and the target network values it.
         target_period_updates: the target network becomes a copy of the online one this often.
-        max_gradient_norm: larger gradients are scaled down to it.
+        max_gradient_norm: larger gradients are scaled down to it; 0 leaves them as they are.
+        workers: who computes.
+        fixed_shape: makes of a network's method the one to call with whole batches; see
+            `Compute.fixed_shape`.
     """
 
     def __init__(
@@ -43,9 +54,14 @@ class DQNLearner:
         double: bool,
         target_period_updates: int,
         max_gradient_norm: float,
+        workers: Workers,
+        fixed_shape: Callable[[Quantiles], Quantiles] = lambda quantiles: quantiles,
     ) -> None:
         self.network = network
         self.target_network = copy.deepcopy(network).requires_grad_(False)
+        self._quantiles = fixed_shape(network.quantiles)
+        self._target_quantiles = fixed_shape(self.target_network.quantiles)
+        self._workers = workers
         self.optimizer = optimizer
         self.updates = 0
         self._double = double
@@ -78,20 +94,44 @@ class DQNLearner:
             DivergenceError: if the loss or a gradient is not finite; nothing has changed then.
         """
         obs, next_obs = obs.to(self._device), next_obs.to(self._device)
-        actions = actions.to(self._device)
-        with torch.no_grad():
-            next_q_target = self.target_network(next_obs).scores
-            next_q_online = self.network(next_obs).scores if self._double else None
-        targets = td_targets(
-            returns.to(self._device), discounts.to(self._device), next_q_target, next_q_online
+        actions, returns = actions.to(self._device), returns.to(self._device)
+        discounts = discounts.to(self._device)
+        targets = self._targets(returns, discounts, next_obs)
+
+        def example_losses(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+            quantiles = self._quantiles(obs[rows])
+            q_value = {"q_value": quantiles.detach().mean(dim=(1, 2))}
+            if self.network.num_quantiles == 1:
+                # The same as below but for the weights of a lone quantile, which are a half.
+                return td_loss(quantiles.squeeze(2), actions[rows], targets[rows]), q_value
+            return quantile_td_loss(quantiles, actions[rows], targets[rows]), q_value
+
+        loss, columns = gradient_step(
+            example_losses,
+            len(obs),
+            self.optimizer,
+            self._workers,
+            max_norm=self._max_gradient_norm,
         )
-        q_values = self.network(obs).scores
-        loss = td_loss(q_values, actions, targets).mean()
-        gradient_step(loss, self.optimizer, max_norm=self._max_gradient_norm)
         self.updates += 1
         if self.updates % self._target_period_updates == 0:
             self.target_network.load_state_dict(self.network.state_dict())
-        return {"loss": loss.detach(), "q_value": q_values.detach().mean()}
+        return {"loss": loss, "q_value": columns["q_value"].mean()}
+
+    def _targets(
+        self,
+        returns: Float32[Tensor, " batch"],
+        discounts: Float32[Tensor, " batch"],
+        next_obs: Shaped[Tensor, "batch ..."],
+    ) -> Float[Tensor, "batch ..."]:
+        """One target for each example, or as many as there are quantiles."""
+        next_quantiles = self._workers.infer(self._target_quantiles, next_obs)
+        next_q_online = None
+        if self._double:
+            next_q_online = self._workers.infer(self._quantiles, next_obs).mean(dim=2)
+        if self.network.num_quantiles == 1:
+            return td_targets(returns, discounts, next_quantiles.squeeze(2), next_q_online)
+        return quantile_td_targets(returns, discounts, next_quantiles, next_q_online)
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The optimiser and the target network; the online network is saved apart."""

@@ -1,39 +1,87 @@
 """The one place where a loss becomes an optimiser step, and how an optimiser is put away."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from actor_mimic.compute import Workers
 from actor_mimic.errors import DataError, DivergenceError
 
 
 def gradient_step(
-    loss: Float[Tensor, ""], optimizer: torch.optim.Optimizer, *, max_norm: float
-) -> None:
-    """Backward, clip, step.
+    losses: Callable[[slice], tuple[Float[Tensor, " rows"], dict[str, Tensor]]],
+    num_rows: int,
+    optimizer: torch.optim.Optimizer,
+    workers: Workers,
+    *,
+    max_norm: float,
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """Forward, the mean over examples, backward, clip, step.
+
+    Every worker takes its rows forward and backward on the same weights; their gradients are
+    added in a fixed order::
+
+        rows    0 .. 63 | 64 .. 127
+        worker     0    |     1          losses(slice) -> sum / 128 -> gradient
+                    gradient 0 + gradient 1 -> clip -> step
 
     Args:
-        loss: a scalar; its graph is consumed.
-        optimizer: over every parameter that the loss reaches.
-        max_norm: the gradient is scaled down to this norm if it is longer.
+        losses: for a slice of the batch, one loss per example, and whatever else is to be known
+            of each example; called from several threads.
+        num_rows: examples in the batch.
+        optimizer: over every parameter that the losses reach.
+        workers: who computes.
+        max_norm: the gradient is scaled down to this norm if it is longer; 0 leaves it as it is.
+
+    Returns:
+        The mean loss, and the rest for the whole batch, in the order of its rows; detached.
 
     Raises:
         DivergenceError: if the loss or a gradient is not finite; no parameter has changed then.
     """
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    # To CUDA graphs: what earlier calls of a compiled network returned is not needed any more.
+    if parameters[0].is_cuda:  # on a CPU it would only import the whole compiler
+        torch.compiler.cudagraph_mark_step_begin()
+
+    def part(rows: slice) -> tuple[Tensor, Sequence[Tensor | None], dict[str, Tensor]]:
+        values, columns = losses(rows)
+        loss = values.sum() / num_rows
+        # Not `backward`: it would add into the one `.grad` from several threads.
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return loss.detach(), gradients, columns
+
+    parts = workers.map(part, num_rows)
+    for parameter, *gradients in zip(parameters, *(part[1] for part in parts), strict=True):
+        parameter.grad = _total(gradients)
+    loss = torch.stack([part[0] for part in parts]).sum()
+    columns = {name: torch.cat([part[2][name] for part in parts]) for name in parts[0][2]}
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm or math.inf)
     # Both, in one look: an infinite Huber loss has a finite gradient.
-    if not torch.isfinite(norm + loss.detach()):
+    if not torch.isfinite(norm + loss):
         raise DivergenceError(
-            f"not finite: loss {float(loss.detach()):g}, gradient norm {float(norm):g}; stopped "
+            f"not finite: loss {float(loss):g}, gradient norm {float(norm):g}; stopped "
             "before the optimiser step. Try a lower learning rate, or look at the rewards and the "
             "teachers' scores."
         )
     optimizer.step()
+    return loss, columns
+
+
+def _total(gradients: Sequence[Tensor | None]) -> Tensor | None:
+    """The sum, laid out as the parameters are; None if no part reached this parameter."""
+    reached = [gradient for gradient in gradients if gradient is not None]
+    if not reached:
+        return None
+    # Convolutions of images that lie channels last give gradients that do too, and a fused
+    # optimiser walks through memory without looking at strides.
+    total = reached[0].contiguous()
+    for gradient in reached[1:]:
+        total += gradient
+    return total
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from actor_mimic.compute import Workers
 from actor_mimic.learners.gradient_step import (
     gradient_step,
     optimizer_tensors,
@@ -39,6 +40,16 @@ class TaskBatch:
     teacher_scores: Float[Tensor, "batch alphabet"]
     teacher_features: Float[Tensor, "batch features"]
 
+    def rows(self, rows: slice) -> "TaskBatch":
+        """Some of the examples."""
+        return TaskBatch(self.obs[rows], self.teacher_scores[rows], self.teacher_features[rows])
+
+    def to(self, device: torch.device) -> "TaskBatch":
+        """The same on another device."""
+        return TaskBatch(
+            self.obs.to(device), self.teacher_scores.to(device), self.teacher_features.to(device)
+        )
+
 
 class MimicLearner:
     """Fits one student to several teachers.
@@ -53,6 +64,7 @@ class MimicLearner:
         temperature: of the teachers' softmax, in the units of their scores.
         feature_weight: beta of the paper; 0 leaves the feature loss out of the objective.
         max_gradient_norm: larger gradients are scaled down to it.
+        workers: who computes.
     """
 
     def __init__(
@@ -64,8 +76,10 @@ class MimicLearner:
         temperature: float,
         feature_weight: float,
         max_gradient_norm: float,
+        workers: Workers,
     ) -> None:
         self.student = student
+        self._workers = workers
         self.regressors = regressors
         self.optimizer = optimizer
         self.updates = 0
@@ -98,21 +112,27 @@ class MimicLearner:
                 f"expected one batch of equal size for each of {list(self.student.action_maps)}, "
                 f"got sizes {sizes}"
             )
-        size = sizes[0]
-        obs = torch.cat([batch.obs for batch in batches]).to(self._device)
-        teacher_scores = torch.cat([batch.teacher_scores for batch in batches]).to(self._device)
-        legal = self._legal.repeat_interleave(size, dim=0)
-        output = self.student(obs)
-        policy = policy_regression_loss(
-            output.scores, teacher_scores, legal, temperature=self._temperature
+        size, tasks = sizes[0], len(batches)
+
+        def example_losses(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+            """Each row stands for one example of every task, so every worker has all tasks."""
+            mine = [batch.rows(rows).to(self._device) for batch in batches]
+            columns = self._columns(mine)
+            losses = columns["policy_loss"]
+            if self._feature_weight:
+                losses = losses + self._feature_weight * columns["feature_loss"]
+            metrics = {name: column.detach().view(tasks, -1).T for name, column in columns.items()}
+            return losses.view(tasks, -1).mean(dim=0), metrics
+
+        loss, columns = gradient_step(
+            example_losses, size, self.optimizer, self._workers, max_norm=self._max_gradient_norm
         )
-        feature = self._feature_losses(output.features.split(size), batches)
-        loss = (policy + self._feature_weight * feature).mean()
-        gradient_step(loss, self.optimizer, max_norm=self._max_gradient_norm)
         self.updates += 1
-        return {"loss": loss.detach()} | self._metrics(
-            policy.detach(), feature.detach(), output.scores.detach(), teacher_scores, legal
-        )
+        return {"loss": loss} | {
+            f"{task}/{name}": column[:, index].mean()
+            for name, column in columns.items()
+            for index, task in enumerate(self.student.action_maps)
+        }
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The optimiser; student and regressors are saved apart."""
@@ -123,28 +143,16 @@ class MimicLearner:
         restore_optimizer(self.optimizer, tensors)
         self.updates = int(state["updates"])
 
-    def _feature_losses(
-        self, features: Sequence[Float[Tensor, "batch features"]], batches: Sequence[TaskBatch]
-    ) -> Float[Tensor, " examples"]:
-        if self._feature_weight == 0.0:
-            return torch.zeros(sum(len(part) for part in features), device=self._device)
-        return torch.cat(
-            [
-                feature_regression_loss(regressor(part), batch.teacher_features.to(self._device))
-                for regressor, part, batch in zip(self.regressors, features, batches, strict=True)
-            ]
+    def _columns(self, batches: Sequence[TaskBatch]) -> dict[str, Float[Tensor, " examples"]]:
+        """Losses and measures of every example, task by task."""
+        size = len(batches[0].obs)
+        output = self.student(torch.cat([batch.obs for batch in batches]))
+        teacher_scores = torch.cat([batch.teacher_scores for batch in batches])
+        legal = self._legal.repeat_interleave(size, dim=0)
+        policy = policy_regression_loss(
+            output.scores, teacher_scores, legal, temperature=self._temperature
         )
-
-    @torch.no_grad()
-    def _metrics(
-        self,
-        policy: Float[Tensor, " examples"],
-        feature: Float[Tensor, " examples"],
-        scores: Float[Tensor, "examples alphabet"],
-        teacher_scores: Float[Tensor, "examples alphabet"],
-        legal: Bool[Tensor, "examples alphabet"],
-    ) -> dict[str, Float[Tensor, ""]]:
-        tasks = list(self.student.action_maps)
+        scores = output.scores.detach()
         columns = {
             "policy_loss": policy,
             "divergence": policy_divergence(
@@ -153,10 +161,11 @@ class MimicLearner:
             "agreement": agreement(scores, teacher_scores, legal).float(),
         }
         if self._feature_weight:
-            columns["feature_loss"] = feature
-        means = {name: column.view(len(tasks), -1).mean(1) for name, column in columns.items()}
-        return {
-            f"{task}/{name}": values[index]
-            for name, values in means.items()
-            for index, task in enumerate(tasks)
-        }
+            parts = zip(self.regressors, output.features.split(size), batches, strict=True)
+            columns["feature_loss"] = torch.cat(
+                [
+                    feature_regression_loss(regressor(part), batch.teacher_features)
+                    for regressor, part, batch in parts
+                ]
+            )
+        return columns

@@ -4,6 +4,7 @@ Parisotto, Ba and Salakhutdinov (2016), arXiv:1511.06342, on transfer: the stude
 output layer becomes the first weights of an ordinary DQN on the new game, and every layer is
 trained on. The authors' code keeps the output layer as well, so that policy logits serve as the
 first Q-values; ``head="copy"`` does that, by the names of the actions instead of their positions.
+Where the two networks differ in their quantiles, it is the mean that is copied.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ class TensorOrigin:
     Attributes:
         name: of the tensor, in the new network.
         origin: ``copied`` whole, ``rows`` (of a head: gathered by action name) or ``fresh``.
-        rows: how many entries of the first axis came from the source.
+        rows: how many entries of the first axis have values from the source.
     """
 
     name: str
@@ -44,6 +45,7 @@ def warm_start(
     source_outputs: Sequence[str],
     target_actions: Sequence[str],
     head: str,
+    source_quantiles: int = 1,
 ) -> list[TensorOrigin]:
     """Put the weights of a trained network into a new one; nothing is frozen.
 
@@ -55,7 +57,10 @@ def warm_start(
             task's action names of an expert.
         target_actions: action names of the new task, in its own order.
         head: ``fresh`` leaves the output layer as initialised; ``copy`` gathers the rows of the
-            actions that both networks have, and leaves the others as initialised.
+            actions that both networks have, and leaves the others as initialised. If the source has
+            another number of quantiles, every quantile starts from the mean of the source's: the
+            scores are the source's then, whatever the numbers.
+        source_quantiles: of each output of the source; 1 if it is a student.
 
     Returns:
         One entry for every tensor of the target, in its own order.
@@ -73,7 +78,7 @@ def warm_start(
     _check_names(target, source_outputs, target_actions)
     source = _without_student_prefix(source_tensors)
     own = target.state_dict()
-    _check_tensors(source, own, len(source_outputs))
+    _check_tensors(source, own, len(source_outputs) * source_quantiles)
 
     pairs = []
     if head == "copy":
@@ -84,9 +89,14 @@ def warm_start(
             tensor.copy_(source[name])
             origins.append(TensorOrigin(name, "copied", len(tensor)))
             continue
+        rows = tensor.unflatten(0, (target.num_outputs, target.num_quantiles))
+        source_rows = source[name].unflatten(0, (len(source_outputs), source_quantiles))
+        if source_quantiles != target.num_quantiles:
+            source_rows = source_rows.mean(dim=1, keepdim=True)
         for target_row, source_row in pairs:
-            tensor[target_row] = source[name][source_row]
-        origins.append(TensorOrigin(name, "rows" if pairs else "fresh", len(pairs)))
+            rows[target_row] = source_rows[source_row]
+        copied = len(pairs) * target.num_quantiles
+        origins.append(TensorOrigin(name, "rows" if pairs else "fresh", copied))
     return origins
 
 

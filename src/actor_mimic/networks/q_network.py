@@ -20,41 +20,76 @@ class Output(NamedTuple):
 class QNetwork(nn.Module):
     """One score per action of one task, and the features they were read from.
 
+    With several quantiles the output layer gives those of each action's return, equal shares of
+    probability apart, and the score is their mean (Dabney et al. 2018, arXiv:1710.10044). They
+    are learnt in ascending order; nothing here keeps them so.
+
     The output layer always runs in float32: in bfloat16 the values 8.98, 9.00 and 9.02 are one
     number, and the greedy action with them.
 
     Args:
         spec: the torso.
         num_outputs: actions of the task (expert) or slots of the alphabet (student).
+        num_quantiles: of each action's return; 1 is an ordinary Q-network. The output layer has
+            the rows of one action side by side, lowest quantile first.
         generator: where the initial weights come from.
+
+    Raises:
+        ValueError: if there is not at least one quantile.
     """
 
-    def __init__(self, spec: TorsoSpec, num_outputs: int, *, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        spec: TorsoSpec,
+        num_outputs: int,
+        *,
+        generator: torch.Generator,
+        num_quantiles: int = 1,
+    ) -> None:
         super().__init__()
+        if num_quantiles < 1:
+            raise ValueError(f"num_quantiles must be at least 1, got {num_quantiles}")
+        self.num_outputs = num_outputs
+        self.num_quantiles = num_quantiles
         with torch.device("meta"):
             self.torso = Torso(spec)
-            self.head = nn.Linear(self.torso.num_features, num_outputs)
+            self.head = nn.Linear(self.torso.num_features, num_outputs * num_quantiles)
         initialise(self, generator)
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of scores per observation."""
-        return self.head.out_features
 
     def forward(self, obs: Shaped[Tensor, "batch ..."]) -> Output:
         """Scores and features of raw observations."""
         features = self.torso(obs)
-        return Output(self.head(features), features)
+        return Output(self._read(features).mean(dim=2), features)
+
+    def quantiles(
+        self, obs: Shaped[Tensor, "batch ..."]
+    ) -> Float[Tensor, "batch actions quantiles"]:
+        """Quantiles of the return of each action."""
+        return self._read(self.torso(obs))
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` needs to build the same network; stored in checkpoints."""
-        return {"torso": self.torso.spec.to_json(), "num_outputs": self.num_outputs}
+        return {
+            "torso": self.torso.spec.to_json(),
+            "num_outputs": self.num_outputs,
+            "num_quantiles": self.num_quantiles,
+        }
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> "QNetwork":
         """A network of the recorded shape, its weights not yet loaded."""
-        spec = TorsoSpec.from_json(data["torso"])
-        return QNetwork(spec, int(data["num_outputs"]), generator=torch.Generator())
+        return QNetwork(
+            TorsoSpec.from_json(data["torso"]),
+            int(data["num_outputs"]),
+            # Descriptions from before there were quantiles do not mention them.
+            num_quantiles=int(data.get("num_quantiles", 1)),
+            generator=torch.Generator(),
+        )
+
+    def _read(
+        self, features: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch actions quantiles"]:
+        return self.head(features).unflatten(1, (self.num_outputs, self.num_quantiles))
 
 
 @torch.no_grad()

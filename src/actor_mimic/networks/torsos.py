@@ -103,7 +103,11 @@ class Torso(nn.Module):
         low = self.precision != torch.float32 and obs.dtype == torch.uint8
         # Images are scaled in the precision of the network: 0..255 is exact in bfloat16.
         image = obs.dtype == torch.uint8
-        scaled = obs.to(self.precision) * (1.0 / 255.0) if image else obs.float()
+        if image and obs.device.type == "cpu" and not low:
+            # In float32 a CPU convolves 4 channels about twice as fast when they lie side by side.
+            obs = obs.contiguous(memory_format=torch.channels_last)
+        # In place: a second batch of images would take longer to allocate than to scale.
+        scaled = obs.to(self.precision).mul_(1.0 / 255.0) if image else obs.float()
         with torch.autocast(obs.device.type, dtype=torch.bfloat16, enabled=low):
             return self.layers(scaled).float()
 

@@ -14,6 +14,7 @@
     name = "pong-expert"
     kind = "expert"                  # expert, distill, transfer or evaluate
     task = "pong"                    # any hyper-parameter of the stage stands here, by its name
+    preset = "nature"                # optional: fast, nature or sb3, beneath the other values
 
     [[stage]]
     name = "student"

@@ -6,9 +6,10 @@ import torch
 
 from actor_mimic.actions import ATARI_ALPHABET
 from actor_mimic.compute import require_memory
-from actor_mimic.config import Config, DistillConfig, DQNConfig, EvaluateConfig
+from actor_mimic.config import Config, DistillConfig, EvaluateConfig
 from actor_mimic.envs.atari import AtariEnvs
 from actor_mimic.envs.gymnasium import TASK_PREFIX
+from actor_mimic.learner_config import DQNConfig
 from actor_mimic.networks.torsos import SHAPES
 from actor_mimic.recipes.recipe import Job
 from actor_mimic.replay.frame_replay import FrameReplay

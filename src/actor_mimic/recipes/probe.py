@@ -9,13 +9,13 @@ from pathlib import Path
 from actor_mimic.compute import Compute
 from actor_mimic.config import (
     DistillConfig,
-    DQNConfig,
     ExpertConfig,
     NetworkConfig,
     TransferConfig,
 )
 from actor_mimic.envs.make import make_envs
 from actor_mimic.errors import Interrupted
+from actor_mimic.learner_config import DQNConfig
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.protocols import protocol_named

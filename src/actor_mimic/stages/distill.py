@@ -81,16 +81,19 @@ class DistillState:
         )
         compute.place(self.network)
         compute.place(self._regressors)
+        self._workers = compute.workers()
         self._learner = MimicLearner(
             self.network,
             self._regressors,
             torch.optim.Adam(
                 [*self.network.parameters(), *self._regressors.parameters()],
                 lr=config.learning_rate,
+                fused=True,
             ),
             temperature=config.temperature,
             feature_weight=config.feature_weight,
             max_gradient_norm=config.max_gradient_norm,
+            workers=self._workers,
         )
         self._rollout = Rollout(
             envs,
@@ -181,9 +184,8 @@ class DistillState:
         """Stops the emulators."""
         self._rollout.close()
 
-    @torch.no_grad()
     def _greedy(self, obs: Shaped[Tensor, "envs ..."]) -> Int64[np.ndarray, " envs"]:
-        scores = self.network(obs).scores
+        scores = self._workers.infer(lambda rows: self.network(rows).scores, obs)
         return np.concatenate(
             [
                 self.network.task_scores(env.task, scores[part]).argmax(dim=1).cpu().numpy()

@@ -9,10 +9,12 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from actor_mimic.compute import Compute, require_memory
-from actor_mimic.config import DQNConfig, ExpertConfig, NetworkConfig, PQNConfig, TransferConfig
+from actor_mimic.config import ExpertConfig, NetworkConfig, TransferConfig
 from actor_mimic.envs.make import make_envs
 from actor_mimic.envs.vector_step import VectorEnv
+from actor_mimic.learner_config import DQNConfig, PQNConfig
 from actor_mimic.learners.dqn import DQNLearner
+from actor_mimic.learners.optimizers import make_optimizer
 from actor_mimic.learners.pqn import PQNLearner, Trajectories
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec
@@ -60,9 +62,11 @@ def make_task_envs(config: ExpertConfig | TransferConfig, compute: Compute) -> V
 
 def fresh_network(config: ExpertConfig | TransferConfig, env: VectorEnv) -> QNetwork:
     """A randomly initialised network for the task; the run's seed decides the weights."""
+    learner = config.learner
     return QNetwork(
         torso_spec(config.network, env),
         len(env.action_names),
+        num_quantiles=learner.num_quantiles if isinstance(learner, DQNConfig) else 1,
         generator=torch_generator(config.seed, config.task, "network"),
     )
 
@@ -108,6 +112,8 @@ class PQNState:
         self.replay_bytes = 0
         self._settings = settings
         self._device = compute.device
+        self._workers = compute.workers()
+        self._forward = compute.fixed_shape(network)
         self._rollout = _make_rollout(config, env)
         self._learner = PQNLearner(
             network,
@@ -118,6 +124,8 @@ class PQNState:
             minibatch_size=settings.minibatch_size,
             max_gradient_norm=settings.max_gradient_norm,
             rng=numpy_generator(config.seed, config.task, "minibatches"),
+            workers=self._workers,
+            forward=self._forward,
         )
         self._trajectories = Trajectories(
             settings.rollout_steps, env.num_envs, self._rollout.observations, compute.device
@@ -183,11 +191,9 @@ class PQNState:
 
     def _step(self, time: int, epsilon: float) -> None:
         store = self._trajectories
-        obs = self._rollout.observations.to(self._device)
-        scores = self._scores(obs)
+        store.obs[time] = self._rollout.observations  # before `recv` overwrites them
+        scores = self._workers.infer(lambda obs: self._forward(obs).scores, store.obs[time])
         self._rollout.send(_greedy(scores), epsilon)
-        # While the emulators run; and before `recv` overwrites the observations.
-        store.obs[time] = obs
         store.values[time] = scores.amax(dim=1)
         (transition,) = self._rollout.recv()
         store.actions[time] = transition.actions
@@ -199,9 +205,8 @@ class PQNState:
             final = self._scores(transition.final_observations).amax(dim=1)
             store.cut_values[time, rows] = final
 
-    @torch.no_grad()
-    def _scores(self, obs: Shaped[Tensor, "envs ..."]) -> Float[Tensor, "envs actions"]:
-        return self.network(obs.to(self._device)).scores
+    def _scores(self, obs: Shaped[Tensor, "rows ..."]) -> Float[Tensor, "rows actions"]:
+        return self._workers.infer(lambda rows: self.network(rows).scores, obs.to(self._device))
 
 
 class DQNState:
@@ -221,15 +226,23 @@ class DQNState:
         self.recent = RecentEpisodes([config.task])
         self._settings = settings
         self._device = compute.device
+        self._workers = compute.workers()
         self._rollout = _make_rollout(config, env)
         self._learner = DQNLearner(
             network,
-            torch.optim.Adam(
-                network.parameters(), lr=settings.learning_rate, eps=settings.adam_epsilon
+            make_optimizer(
+                settings.optimizer,
+                network.parameters(),
+                learning_rate=settings.learning_rate,
+                adam_epsilon=settings.adam_epsilon,
+                rmsprop_decay=settings.rmsprop_decay,
+                rmsprop_epsilon=settings.rmsprop_epsilon,
             ),
             double=settings.double,
             target_period_updates=settings.target_period_updates,
             max_gradient_norm=settings.max_gradient_norm,
+            workers=self._workers,
+            fixed_shape=compute.fixed_shape,
         )
         (self._replay,) = make_replays([replay_layout(env, settings.replay_capacity_steps)])
         self.replay_bytes = self._replay.nbytes
@@ -296,9 +309,9 @@ class DQNState:
         """Stops the emulators."""
         self._rollout.close()
 
-    @torch.no_grad()
     def _greedy(self) -> Int64[Any, " envs"]:
-        return _greedy(self.network(self._rollout.observations.to(self._device)).scores)
+        obs = self._rollout.observations.to(self._device)
+        return _greedy(self._workers.infer(lambda rows: self.network(rows).scores, obs))
 
     def _update(self) -> dict[str, Tensor]:
         batch = self._replay.sample_transitions(

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from actor_mimic.compute import Compute, choose_compute
 from actor_mimic.config import (
     Config,
@@ -54,6 +52,9 @@ RESUMABLE_KEYS = frozenset(
 )
 
 
+_KEPT = {True: "on", False: "off"}
+
+
 def never() -> int | None:
     """A stop that is never asked for."""
     return None
@@ -69,8 +70,8 @@ class Launch:
 
     Attributes:
         path: the run directory.
-        device, precision, threads: as `choose_compute` takes them; where they are left open, a
-            resumed run keeps what it began with.
+        device, precision, threads, compiled: as `choose_compute` takes them; where they are left
+            open, a resumed run keeps what it began with.
         stop: asked often; the number of a signal to stop for, or None.
         notice: told things that a person should read.
         on_game: told of evaluation progress: task, games finished, games to play.
@@ -80,6 +81,7 @@ class Launch:
     device: str = "auto"
     precision: str = "auto"
     threads: int = 0
+    compiled: str = "auto"
     stop: Callable[[], int | None] = never
     notice: Callable[[str], None] = ignore
     on_game: Callable[[str, int, int], None] = field(default=lambda *_: None)
@@ -97,6 +99,7 @@ class Launch:
             kept.get("device", "auto") if self.device == "auto" else self.device,
             kept.get("precision", "auto") if self.precision == "auto" else self.precision,
             self.threads or kept.get("threads", 0),
+            _KEPT[kept["compiled"]] if kept and self.compiled == "auto" else self.compiled,
         )
 
 
@@ -369,7 +372,7 @@ def _measuring(
         epsilon=protocol.evaluation_epsilon,
         episodes=episodes,
         seed=seed,
-        num_threads=torch.get_num_threads(),
+        num_threads=launch.compute().threads,
         stop=launch.stop,
         on_game=launch.on_game,
     )

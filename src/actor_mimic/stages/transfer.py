@@ -54,14 +54,15 @@ def transfer_network(
     network = fresh_network(config, env)
     source = load_network(parent)
     if isinstance(source, Student):
-        source_outputs, tensors = source.alphabet, source.network.state_dict()
+        source_outputs, source_network = source.alphabet, source.network
     else:
         (source_outputs,) = (tuple(names) for names in parent.tasks.values())
-        tensors = source.state_dict()
+        source_network = source
     origins = warm_start(
         network,
-        tensors,
+        source_network.state_dict(),
         source_outputs=source_outputs,
+        source_quantiles=source_network.num_quantiles,
         target_actions=env.action_names,
         head=config.head,
     )

@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
@@ -26,6 +26,13 @@ RunPath = Annotated[Path, arg(metavar="PATH")]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
 Number = Annotated[int, arg(metavar="N")]
 OptionalNumber = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
+OptionalPreset = Annotated[
+    Literal["fast", "nature", "sb3"] | None,
+    arg(metavar="{fast,nature,sb3}", help_behavior_hint=""),
+]
+OptionalAlgorithm = Annotated[
+    Literal["pqn", "dqn"] | None, arg(metavar="{pqn,dqn}", help_behavior_hint="")
+]
 OptionalProbability = Annotated[float | None, arg(metavar="P", help_behavior_hint="")]
 Device = Annotated[str, arg(metavar="DEVICE")]
 Switch = Annotated[bool, arg(help_behavior_hint="")]

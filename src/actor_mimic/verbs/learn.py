@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
-from actor_mimic.config import Config, NetworkConfig, build_config
+from actor_mimic.config import Config, NetworkConfig, build_config, to_json
 from actor_mimic.errors import ConfigError, DataError, UsageError, did_you_mean
+from actor_mimic.presets import DEFAULT_PRESET
 from actor_mimic.verbs.arguments import (
     CheckpointName,
     Device,
     Number,
+    OptionalAlgorithm,
     OptionalNumber,
     OptionalPath,
+    OptionalPreset,
     OptionalProbability,
     Stop,
     Switch,
@@ -38,6 +41,7 @@ NETWORK_SETTINGS = tuple(entry.name for entry in fields(NetworkConfig))
 OWN_ARGUMENTS = {
     "algorithm": "--algorithm",
     "head": "--head",
+    "preset": "--preset",
     "protocol": "--protocol",
     "seed": "--seed",
     "task": "TASK",
@@ -57,6 +61,8 @@ class Common:
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the torsos; output layers always run in float32."""
+    compiled: Literal["auto", "on", "off"] = "auto"
+    """Compile the network into CUDA graphs: auto does so on a GPU; a CPU never does."""
     threads: Number = 0
     """CPU threads of PyTorch and of the emulators; 0 takes all cores."""
     total_steps: OptionalNumber = None
@@ -81,6 +87,7 @@ class TrainExpert:
 
     For example:
       actor-mimic train-expert pong
+      actor-mimic train-expert pong --preset nature
       actor-mimic train-expert gym:CartPole-v1 --algorithm dqn --total-steps 50_000
       actor-mimic train-expert boxing --set width=1.0 --set learning_rate=1e-4
     """
@@ -88,18 +95,24 @@ class TrainExpert:
     task: Positional[Task]
     """An Atari game (see: actor-mimic games), or gym: and a Gymnasium id."""
     common: OmitArgPrefixes[Common] = Common()
-    algorithm: Literal["pqn", "dqn"] = "pqn"
-    """pqn: parallel environments, no replay; dqn: replay and target network."""
+    preset: OptionalPreset = None
+    """fast: PQN; nature: the DQN of Mnih et al. (2015); sb3: that of Stable-Baselines3's zoo.
+    Left out: fast, or what --algorithm alone gives."""
+    algorithm: OptionalAlgorithm = None
+    """pqn: parallel environments, no replay; dqn: replay and target network. Left out: the
+    preset's."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""
         from actor_mimic.stages.launch import run_expert
 
-        values = {"task": self.task, "algorithm": self.algorithm}
+        values = {"task": self.task} | _learner(self.preset, self.algorithm)
         config = _build("expert", values, self.common)
-        path = self.common.run_dir or _default_dir(
-            "expert", self.task, self.algorithm, self.common.seed
-        )
+        # The default preset goes by the name of its algorithm.
+        label = self.preset
+        if label is None or label == DEFAULT_PRESET:
+            label = str(to_json(config)["algorithm"])
+        path = self.common.run_dir or _default_dir("expert", self.task, label, self.common.seed)
         return _learn(run_expert, config, path, f"expert {self.task}", self.common)
 
 
@@ -166,8 +179,10 @@ class Transfer:
     """A student or an expert: a run (or RUN@best), a checkpoint. Left out: random weights."""
     head: Literal["fresh", "copy"] = "fresh"
     """fresh: a new output layer; copy: the outputs of the actions that both have."""
-    algorithm: Literal["dqn", "pqn"] = "dqn"
-    """As for train-expert."""
+    preset: OptionalPreset = None
+    """As for train-expert. Left out: what --algorithm gives."""
+    algorithm: OptionalAlgorithm = None
+    """As for train-expert. Left out: the preset's, or dqn."""
     epsilon_start: OptionalProbability = None
     """Exploration at the first step; lower than 1 keeps more of what the weights know."""
 
@@ -175,11 +190,8 @@ class Transfer:
         """Does it; returns the exit code."""
         from actor_mimic.stages.launch import run_transfer
 
-        values: dict[str, Any] = {
-            "task": self.task,
-            "algorithm": self.algorithm,
-            "head": self.head,
-        }
+        values: dict[str, Any] = {"task": self.task, "head": self.head}
+        values |= _learner(self.preset, self.algorithm)
         if self.epsilon_start is not None:
             values["epsilon_start"] = self.epsilon_start
         config = _build("transfer", values, self.common)
@@ -239,6 +251,12 @@ class Run:
         return 0
 
 
+def _learner(preset: str | None, algorithm: str | None) -> dict[str, str]:
+    """Those of the two that were given."""
+    given = {"preset": preset, "algorithm": algorithm}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def _build(stage: str, values: dict[str, Any], common: Common) -> Config:
     """The configuration from a verb's own arguments, the common ones, and every ``--set``."""
     asked = values | {"seed": common.seed, "protocol": common.protocol}
@@ -292,6 +310,7 @@ def _learn(
             device=common.device,
             precision=common.precision,
             threads=common.threads,
+            compiled=common.compiled,
             stop=Stop(),
             notice=notice,
             on_game=progress.on_game,

@@ -1,0 +1,181 @@
+"""One learning loop of this project: steps per second, its parts alone, its peak of memory.
+
+    python -m benchmarks.one_loop dqn
+
+Prints one line of JSON. The loop is a stage's own state object, advanced as the stage does it, but
+without records, evaluations and checkpoints.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from actor_mimic.compute import Compute
+from actor_mimic.config import DistillConfig, ExpertConfig, build_config
+from actor_mimic.stages.distill import DistillState
+from actor_mimic.stages.expert import (
+    DQNState,
+    PQNState,
+    expert_state,
+    fresh_network,
+    make_task_envs,
+)
+from actor_mimic.teachers.teacher import Teacher
+from benchmarks.options import add_options, compute_for
+from benchmarks.processes import peak_memory_mib
+from benchmarks.timing import median_rate
+from benchmarks.workloads import (
+    WORKLOADS,
+    batch_size,
+    num_envs,
+    samples_per_step,
+)
+
+State = PQNState | DQNState | DistillState
+PART_SHARE = 1 / 8  # of the loop's time, for each part alone
+
+
+def make_state(config: ExpertConfig | DistillConfig, compute: Compute) -> State:
+    """A stage before its first step; a student gets an untrained teacher of its own size."""
+    if isinstance(config, ExpertConfig):
+        env = make_task_envs(config, compute)
+        return expert_state(config, compute, env, fresh_network(config, env))
+    return DistillState(config, compute, [_teacher(config, compute)])
+
+
+def _teacher(config: DistillConfig, compute: Compute) -> Teacher:
+    (game,) = config.tasks
+    expert = build_config("expert", {"task": game, "num_envs": 4})
+    assert isinstance(expert, ExpertConfig)
+    env = make_task_envs(expert, compute)
+    network = fresh_network(expert, env)
+    env.close()
+    compute.place(network)
+    return Teacher(
+        task=game,
+        action_names=env.action_names,
+        obs_shape=(4, 84, 84),
+        num_features=network.torso.num_features,
+        model_sha256="",
+        network=network,
+        device=compute.device,
+    )
+
+
+def loop_rate(state: State, warm_steps: int, seconds: float) -> tuple[float, int, int]:
+    """Steps per second of a stage's own loop once it learns, and the steps and updates counted."""
+    state.start()
+    while state.steps < warm_steps:
+        state.advance()
+    started, steps, updates = time.perf_counter(), state.steps, state.updates
+    while time.perf_counter() - started < seconds:
+        state.advance()
+    steps, updates = state.steps - steps, state.updates - updates
+    return steps / (time.perf_counter() - started), steps, updates
+
+
+def parts_alone(
+    state: State, config: ExpertConfig | DistillConfig, seconds: float
+) -> dict[str, float]:
+    """Microseconds per step of the project's own emulation, acting and update, each alone.
+
+    They are private members of the stages' states, reached into on purpose: nothing but a
+    measurement needs them one by one. Emulation contains the stacking of frames and the resets,
+    an update the drawing of its examples.
+    """
+    envs = num_envs(config)
+    update, examples = _update_call(state, config)
+    rates = {
+        "emulation": median_rate(_emulation_call(state, envs), envs, seconds),
+        "acting": median_rate(_acting_call(state), envs, seconds),
+        "update": median_rate(update, examples, seconds) / samples_per_step(config),
+    }
+    return {part: 1e6 / rate for part, rate in rates.items()}
+
+
+def _emulation_call(state: State, envs: int) -> Callable[[], object]:
+    rollout, greedy = state._rollout, np.zeros(envs, dtype=np.int64)
+
+    def step() -> None:
+        rollout.send(greedy, 1.0)  # random actions, as in the floor
+        rollout.recv()
+        rollout.take_finished()
+
+    return step
+
+
+def _acting_call(state: State) -> Callable[[], object]:
+    obs = state._rollout.observations
+    if isinstance(state, PQNState):
+        return lambda: state._scores(obs).argmax(dim=1)
+    if isinstance(state, DQNState):
+        return state._greedy
+    return lambda: (state._greedy(obs), state._label(0, obs))
+
+
+def _update_call(
+    state: State, config: ExpertConfig | DistillConfig
+) -> tuple[Callable[[], object], int]:
+    """A call that makes updates, and how many examples it trains."""
+    if isinstance(state, DQNState):
+        return state._update, batch_size(config)
+    if isinstance(state, DistillState):
+        batch = batch_size(config)
+        # What one step adds to the samples due, so that every call makes exactly one update.
+        added = samples_per_step(config) * num_envs(config)
+
+        def learn() -> None:
+            state._samples_due = batch - added
+            state._learn()
+
+        return learn, batch
+    rollout = state._settings.rollout_steps * num_envs(config)
+    last_values = torch.zeros(num_envs(config))
+    return (
+        lambda: state._learner.update(state._trajectories, last_values, learning_rate=1e-6),
+        rollout * state._settings.epochs,
+    )
+
+
+def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """All figures of one loop."""
+    compute, workload = compute_for(options), WORKLOADS[name]
+    compute.start()
+    config = workload.config(options.game)
+    assert isinstance(config, ExpertConfig | DistillConfig)
+    state = make_state(config, compute)
+    rate, steps, updates = loop_rate(state, workload.warm_steps, options.seconds)
+    result = {
+        "steps_per_s": rate,
+        "steps": steps,
+        "updates": updates,
+        "samples_per_step": updates * batch_size(config) / steps,
+        "num_envs": num_envs(config),
+        "threads": compute.threads,
+        "precision": compute.precision,
+        "peak_memory_mib": peak_memory_mib(),
+        "full_replay_mib": round(state.replay_bytes / 2**20, 1),
+        "us_per_step": parts_alone(state, config, options.seconds * PART_SHARE),
+    }
+    state.close()
+    return result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures one loop and prints one line of JSON."""
+    parser = argparse.ArgumentParser(description="One loop of this project, as a line of JSON.")
+    parser.add_argument("name", choices=WORKLOADS)
+    add_options(parser)
+    options = parser.parse_args(arguments)
+    print(json.dumps(measure(options.name, options)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""The optimisers of DQN: Adam, and the centred RMSProp of Mnih et al. (2015)."""
+
+# The operations on whole lists of tensors, which PyTorch's own optimisers are made of, have a
+# leading underscore there.
+# pyright: reportPrivateImportUsage=false
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+
+def make_optimizer(
+    name: str,
+    parameters: Iterable[nn.Parameter],
+    *,
+    learning_rate: float,
+    adam_epsilon: float,
+    rmsprop_decay: float,
+    rmsprop_epsilon: float,
+) -> torch.optim.Optimizer:
+    """An optimiser by its name in the settings.
+
+    Args:
+        name: ``adam`` or ``rmsprop``.
+        parameters: already on their device.
+        learning_rate: of either.
+        adam_epsilon: added to the root of Adam's squared gradients.
+        rmsprop_decay: see `CentredRMSProp`.
+        rmsprop_epsilon: see `CentredRMSProp`.
+
+    Raises:
+        ValueError: if there is no optimiser of that name.
+    """
+    match name:
+        case "adam":
+            # One kernel for all parameters; on a CPU the default takes several times as long.
+            return torch.optim.Adam(parameters, lr=learning_rate, eps=adam_epsilon, fused=True)
+        case "rmsprop":
+            return CentredRMSProp(
+                parameters,
+                learning_rate=learning_rate,
+                decay=rmsprop_decay,
+                epsilon=rmsprop_epsilon,
+            )
+        case _:
+            raise ValueError(f"unknown optimizer {name!r}")
+
+
+class CentredRMSProp(torch.optim.Optimizer):
+    """Steps along the gradient, divided by its recent standard deviation.
+
+    ::
+
+        mean        <- decay mean        + (1 - decay) gradient
+        mean_square <- decay mean_square + (1 - decay) gradient^2
+        parameter   <- parameter - learning_rate gradient / sqrt(mean_square - mean^2 + epsilon)
+
+    Source: the code released with Mnih et al. (2015), whose "gradient momentum" and "squared
+    gradient momentum" are the decay of the two averages: no velocity is kept. PyTorch's own
+    ``RMSprop(centered=True)`` adds epsilon after the root, where 0.01 is another size altogether.
+    Deviation: rounding may take the variance below zero, where it counts as zero.
+
+    Args:
+        parameters: to be optimised.
+        learning_rate: positive.
+        decay: of both averages, at least 0 and below 1. With two different ones the variance could
+            be truly negative.
+        epsilon: positive, in squared units of the gradient: the smallest variance to divide by. A
+            loss that is a mean over B examples has gradients B times smaller than their sum, and
+            makes the same steps with epsilon / B^2.
+
+    Raises:
+        ValueError: if one of these is out of its range.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        learning_rate: float,
+        decay: float,
+        epsilon: float,
+    ) -> None:
+        if not (learning_rate > 0.0 and 0.0 <= decay < 1.0 and epsilon > 0.0):
+            raise ValueError(
+                f"expected learning_rate > 0, 0 <= decay < 1 and epsilon > 0, got {learning_rate}, "
+                f"{decay} and {epsilon}"
+            )
+        defaults = {"lr": learning_rate, "decay": decay, "epsilon": epsilon}
+        super().__init__(parameters, defaults)
+
+    @torch.no_grad()
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride]  (there is no loss to return)
+        self, closure: Callable[[], float] | None = None
+    ) -> None:
+        """One step with the gradients that the parameters have; those without stay.
+
+        Args:
+            closure: PyTorch's interface has it; must be None.
+        """
+        assert closure is None, "no loss is evaluated here"
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:
+                continue
+            gradients = [p.grad for p in parameters]
+            means, mean_squares = self._averages(parameters)
+            share = 1.0 - group["decay"]
+            torch._foreach_lerp_(means, gradients, share)
+            torch._foreach_mul_(mean_squares, group["decay"])
+            torch._foreach_addcmul_(mean_squares, gradients, gradients, value=share)
+            deviations = torch._foreach_addcmul(mean_squares, means, means, value=-1.0)
+            torch._foreach_clamp_min_(deviations, 0.0)
+            torch._foreach_add_(deviations, group["epsilon"])
+            torch._foreach_sqrt_(deviations)
+            torch._foreach_addcdiv_(parameters, gradients, deviations, value=-group["lr"])
+
+    def _averages(
+        self, parameters: list[nn.Parameter]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Of the gradients and of their squares; zero before the first step."""
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["mean"] = torch.zeros_like(parameter)
+                state["mean_square"] = torch.zeros_like(parameter)
+        return (
+            [self.state[parameter]["mean"] for parameter in parameters],
+            [self.state[parameter]["mean_square"] for parameter in parameters],
+        )

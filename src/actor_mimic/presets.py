@@ -1,0 +1,88 @@
+"""Sets of settings with a name: ``--preset NAME``, or ``preset = "NAME"`` in a recipe."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from actor_mimic.errors import ConfigError, check_choice
+
+DEFAULT_PRESET = "fast"  # of experts
+
+# By the names that --set has. Whatever is not here keeps the default of its learner.
+PRESETS: dict[str, dict[str, Any]] = {
+    # The soonest to a good expert on few cores.
+    "fast": {
+        "algorithm": "pqn",
+    },
+    # Mnih et al. (2015), extended data table 1 and the code released with it. Where the two can be
+    # read differently the code decides: docs/deviations.md.
+    "nature": {
+        "algorithm": "dqn",
+        "total_steps": 10_000_000,  # so that epsilon falls over 1,000,000; the paper had 50,000,000
+        "num_envs": 1,
+        "batch_size": 32,
+        "update_every_steps": 4,
+        "replay_capacity_steps": 1_000_000,
+        "learning_starts_steps": 50_000,
+        "optimizer": "rmsprop",
+        "learning_rate": 2.5e-4,
+        "rmsprop_decay": 0.95,
+        "rmsprop_epsilon": 0.01 / 32**2,  # theirs is for the sum over the 32 examples
+        "gamma": 0.99,
+        "n_step": 1,
+        "double": False,
+        "num_quantiles": 1,
+        "target_period_updates": 2_500,  # 10,000 steps
+        "epsilon_start": 1.0,
+        "epsilon_end": 0.1,
+        "exploration_fraction": 0.1,
+        "max_gradient_norm": 0.0,
+        "width": 1.0,
+        "norm": "none",
+    },
+    # What the RL Zoo of Stable-Baselines3 trains its Atari agents of DQN with, for runs side by
+    # side; what it leaves out has the defaults of that library's DQN.
+    "sb3": {
+        "algorithm": "dqn",
+        "total_steps": 10_000_000,
+        "num_envs": 1,
+        "batch_size": 32,
+        "update_every_steps": 4,
+        "replay_capacity_steps": 100_000,
+        "learning_starts_steps": 100_000,
+        "optimizer": "adam",
+        "learning_rate": 1e-4,
+        "adam_epsilon": 1e-8,
+        "gamma": 0.99,
+        "n_step": 1,
+        "double": False,
+        "num_quantiles": 1,
+        "target_period_updates": 250,  # 1,000 steps
+        "epsilon_start": 1.0,
+        "epsilon_end": 0.01,
+        "exploration_fraction": 0.1,
+        "max_gradient_norm": 10.0,
+        "width": 1.0,
+        "norm": "none",
+    },
+}
+
+
+def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, and under them those of the preset that they name, if they name one.
+
+    Raises:
+        ConfigError: if there is no preset of that name, or ``algorithm`` asks for another learner
+            than the preset's.
+    """
+    own = dict(values)
+    if "preset" not in own:
+        return own
+    name = own.pop("preset")
+    check_choice("preset", name, PRESETS)
+    preset = PRESETS[name]
+    if own.get("algorithm", preset["algorithm"]) != preset["algorithm"]:
+        raise ConfigError(
+            f"algorithm {own['algorithm']!r} contradicts preset {name!r}, which is "
+            f"{preset['algorithm']}; leave one of the two out"
+        )
+    return preset | own

@@ -1,0 +1,88 @@
+"""Arithmetic of the benchmarks; what they measure is not measured here."""
+
+import pytest
+
+from actor_mimic.storage.records import Record
+from benchmarks.summary import Verdict, median, of_sb3, verdicts
+from benchmarks.time_to_score import first_reached
+
+
+def a_round(*, ours: float, sb3_1: float, sb3_8: float, floor: float = 100.0) -> dict:
+    return {
+        "loops": {"dqn-like-sb3": {"steps_per_s": ours}, "dqn-own-batch": {"steps_per_s": ours}},
+        "floors": {"dqn-like-sb3": {"steps_per_s": floor}},
+        "sb3": {"1": {"steps_per_s": sb3_1}, "8": {"steps_per_s": sb3_8}},
+    }
+
+
+ROUNDS = [
+    a_round(ours=300.0, sb3_1=100.0, sb3_8=50.0),  # 3 times one, 6 times eight environments
+    a_round(ours=400.0, sb3_1=50.0, sb3_8=200.0),  # 8, 2
+    a_round(ours=350.0, sb3_1=70.0, sb3_8=10.0),  # 5, 35
+]
+
+
+def test_ratios_to_sb3_are_taken_within_a_round_and_against_the_faster():
+    assert median(ROUNDS, of_sb3("dqn-like-sb3", "1")) == 5.0
+    assert median(ROUNDS, of_sb3("dqn-like-sb3", "8")) == 6.0
+    assert median(ROUNDS, of_sb3("dqn-like-sb3")) == 3.0
+
+
+def test_targets_against_sb3():
+    like, own = verdicts(ROUNDS)
+
+    assert (like.limit, like.measured, like.passed) == (3.0, 3.0, True)
+    assert (own.limit, own.measured, own.passed) == (4.0, 3.0, False)
+
+
+@pytest.mark.parametrize(
+    ("bound", "measured", "passed"),
+    [
+        ("at least", 0.8, True),
+        ("at least", 0.79, False),
+        ("at most", 0.8, True),
+        ("at most", 0.81, False),
+    ],
+)
+def test_a_target_is_met_at_its_limit(bound, measured, passed):
+    assert Verdict("speed", bound, 0.8, measured).passed == passed
+
+
+def train(step: int, score: float | None, episodes: int, wall_s: float) -> Record:
+    values = {"pong/score": score, "episodes": episodes, "steps_per_s": 100.0}
+    return Record("train", step, 0, values, wall_s)
+
+
+def evaluation(step: int, mean: float, wall_s: float) -> Record:
+    return Record("evaluation", step, 0, {"merit": mean, "pong/mean": mean}, wall_s)
+
+
+RECORDS = [
+    evaluation(0, -21.0, 5.0),
+    train(1_000, None, 0, 15.0),
+    train(2_000, 19.0, 99, 25.0),  # the mean of 99 games only
+    train(3_000, 18.5, 120, 35.0),
+    evaluation(3_000, 18.0, 45.0),
+    train(4_000, 20.0, 150, 55.0),
+    evaluation(4_000, 12.0, 65.0),
+]
+
+
+def test_time_to_score_by_hand():
+    evaluated, trained = first_reached(RECORDS, 18.0)
+
+    # 3,000 steps at 100 a second; the two evaluations before took the rest of the wall time.
+    assert evaluated["figure"] == "evaluation"
+    assert evaluated["reached"] == {
+        "score": 18.0,
+        "step": 3_000,
+        "wall_s": 45.0,
+        "learning_s": 30.0,
+    }
+    assert trained["figure"] == "training games"
+    assert trained["reached"]["step"] == 3_000
+    assert trained["best"] == 20.0
+
+
+def test_a_score_that_was_never_reached():
+    assert [entry["reached"] for entry in first_reached(RECORDS, 21.0)] == [None, None]
