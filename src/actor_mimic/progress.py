@@ -30,8 +30,9 @@ class StageProgress:
                 progress.show(record)
 
     On a terminal there is a bar with the time left, and under it rates and key figures; both fit
-    into 100 columns. Finished evaluations scroll by above. Without a terminal, or with ``NO_COLOR`` or ``TERM=dumb``, there is a line
-    at most every ``interval_s``; evaluations and final scores are always printed.
+    into 100 columns. Finished evaluations scroll by above. Without a terminal, or with
+    ``NO_COLOR`` or ``TERM=dumb``, there is a line at most every ``interval_s``; evaluations and
+    final scores are always printed.
 
     Args:
         title: which stage.

@@ -7,8 +7,10 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def unchecked_types() -> Iterator[None]:
-    """Half of the time would go into them; the unit tests of the same functions have them on."""
+def unchecked_types(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Most of the time would go into them; the unit tests of the same functions have them on."""
+    # Functions that are made inside of others would be compiled with their checks at every call.
+    monkeypatch.setattr(jaxtyping, "jaxtyped", lambda **_: lambda function: function)
     before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     yield

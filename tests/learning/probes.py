@@ -122,7 +122,7 @@ def pqn(**changes: Any) -> PQNConfig:
         "num_envs": 16,
         "rollout_steps": 8,
         "minibatch_size": 32,
-        "epochs": 2,
+        "epochs": 4,
         "learning_rate": 0.02,
         "gamma": 0.5,
         "lam": 0.0,
@@ -136,7 +136,7 @@ def dqn(**changes: Any) -> DQNConfig:
     """As `pqn`."""
     settings = {
         "num_envs": 16,
-        "batch_size": 32,
+        "batch_size": 64,
         "update_every_steps": 16,
         "replay_capacity_steps": 2_000,
         "learning_starts_steps": 96,

@@ -18,11 +18,11 @@ from actor_mimic.envs.gymnasium import GymnasiumEnvs
 # Rollouts of 8 and games of 3 steps: ends fall on every position of a rollout.
 LEARNERS = {
     "pqn": pqn(lam=0.65),
-    "pqn-one-step-rollouts": pqn(rollout_steps=1, minibatch_size=16, epochs=1, lam=1.0),
+    "pqn-one-step-rollouts": pqn(rollout_steps=1, minibatch_size=16, epochs=2, lam=1.0),
     "dqn": dqn(double=False),
     "dqn-3-step": dqn(n_step=3),
 }
-STEPS = 1_600
+STEPS = 2_000
 every = pytest.mark.parametrize("learner", LEARNERS.values(), ids=LEARNERS)
 
 CIRCLE = (1, 2, 0)
@@ -158,7 +158,7 @@ def test_a_lost_life_ends_a_training_episode_where_the_protocol_says_so(
 
 
 @pytest.mark.parametrize(
-    "learner", [pqn(learning_rate=0.005, epochs=4), dqn(learning_rate=0.005)], ids=["pqn", "dqn"]
+    "learner", [pqn(learning_rate=0.005), dqn(learning_rate=0.005)], ids=["pqn", "dqn"]
 )
 @pytest.mark.parametrize(("protocol", "crossed"), [("paper", 0.0), ("sticky", 0.5)])
 def test_frames_are_remembered_across_a_lost_life(

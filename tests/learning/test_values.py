@@ -8,7 +8,7 @@ import pytest
 from probes import Move, ProbeEnvs, assert_values, dqn, learn, pqn
 
 LEARNERS = {"pqn": pqn, "dqn": dqn}
-STEPS = 1_600
+STEPS = 2_000
 
 both = pytest.mark.parametrize("algorithm", LEARNERS)
 
