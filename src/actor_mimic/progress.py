@@ -8,7 +8,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
@@ -28,9 +29,10 @@ class StageProgress:
             for record in run_expert(config, launch):
                 progress.show(record)
 
-    On a terminal there is one bar with rate, time left and key figures, and finished evaluations
-    scroll by above it. Without a terminal, or with ``NO_COLOR`` or ``TERM=dumb``, there is a line
-    at most every ``interval_s``; evaluations and final scores are always printed.
+    On a terminal there is a bar with the time left, and under it rates and key figures; both fit
+    into 100 columns. Finished evaluations scroll by above. Without a terminal, or with
+    ``NO_COLOR`` or ``TERM=dumb``, there is a line at most every ``interval_s``; evaluations and
+    final scores are always printed.
 
     Args:
         title: which stage.
@@ -75,10 +77,14 @@ class StageProgress:
             case "train":
                 step = min(record.step, self._total_steps)
                 count = f"{step:,} / {self._total_steps:,} steps"
-                pace = _pace(record, self._total_steps)
-                figures = ", ".join(key_figures(record.values))
-                line = ", ".join(part for part in (count, pace, figures) if part)
-                self._view.step(step, f"{count}, {pace}", figures, f"{self._title}: {line}")
+                left = _time_left(record, self._total_steps)
+                rates, figures = _rates(record.values), key_figures(record.values)
+                self._view.step(
+                    step,
+                    _joined(count, left),
+                    _joined(*rates, *figures),
+                    f"{self._title}: {_joined(count, *rates, left, *figures)}",
+                )
             case "evaluation":
                 scores = describe_scores(record.values)
                 self._view.line(f"{self._title}: at {record.step:,} steps: {scores}")
@@ -146,38 +152,42 @@ class _Bars:
     def __init__(self, stream: TextIO, title: str, total_steps: int) -> None:
         # Names come from files: they are never read as rich's markup or emoji codes.
         self._console = Console(file=stream, markup=False, emoji=False, highlight=False)
-        figures = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        name = Column(no_wrap=True, overflow="ellipsis", max_width=32)
         self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
+            TextColumn("{task.description}", markup=False, table_column=name),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
             TextColumn("{task.fields[count]}", markup=False),
-            TextColumn("{task.fields[figures]}", markup=False, table_column=figures),
             console=self._console,
             expand=True,
+        )
+        # Rates and figures have a line of their own: beside the bar they would not fit.
+        self._figures: list[Text] = []
+        self._live = Live(
+            get_renderable=lambda: Group(self._progress, *self._figures),
+            console=self._console,
             refresh_per_second=4,
         )
         total = total_steps or None
-        self._stage = self._progress.add_task(
-            title, total=total, visible=total_steps > 0, count="", figures=""
-        )
+        self._stage = self._progress.add_task(title, total=total, visible=total_steps > 0, count="")
         self._game: TaskID | None = None
 
     def open(self) -> None:
-        self._progress.start()
+        self._live.start()
 
     def close(self) -> None:
         self._hide_game()
-        self._progress.stop()
+        self._live.stop()
 
     def step(self, step: int, count: str, figures: str, line: str) -> None:
         del line
         self._hide_game()
-        self._progress.update(self._stage, completed=step, count=count, figures=figures)
+        self._figures = [Text(f"  {figures}")]
+        self._progress.update(self._stage, completed=step, count=count)
 
     def game(self, task: str, finished: int, total: int, count: str, line: str) -> None:
         del line
         if self._game is None:
-            self._game = self._progress.add_task("", total=total, count="", figures="")
+            self._game = self._progress.add_task("", total=total, count="")
         self._progress.update(
             self._game,
             description=f"  evaluating {task}",
@@ -253,12 +263,27 @@ class _GamePace:
         return f", {rate:,.1f} games/min, {timedelta(seconds=round(left_s))} left"
 
 
-def _pace(record: Record, total_steps: int) -> str:
+def _rates(values: Mapping[str, Value]) -> list[str]:
+    """How fast it goes: ``["1,234 steps/s", "9.6 updates/s"]``."""
+    rates = ((unit, _number(values.get(f"{unit}_per_s"))) for unit in ("steps", "updates"))
+    # A large network makes few updates a second, and none while a replay fills.
+    return [
+        f"{rate:,.1f} {unit}/s" if 0.0 < rate < 10.0 else f"{rate:,.0f} {unit}/s"
+        for unit, rate in rates
+        if rate is not None
+    ]
+
+
+def _time_left(record: Record, total_steps: int) -> str:
     rate = _number(record.values.get("steps_per_s"))
     if not rate or rate <= 0.0:
         return ""
     left_s = max(0, total_steps - record.step) / rate
-    return f"{rate:,.0f} steps/s, {timedelta(seconds=round(left_s))} left"
+    return f"{timedelta(seconds=round(left_s))} left"
+
+
+def _joined(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
 
 
 def _of_tasks(values: Mapping[str, Value], suffix: str) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """What is shown of a running stage, with and without a terminal."""
 
 import io
+import re
 
 import pytest
 
@@ -31,7 +32,8 @@ def plain_environment(monkeypatch):
 
 
 def train(step, **values):
-    return Record("train", step, 0, {"steps_per_s": 100.0, "loss": 0.5, **values}, 1.0)
+    values = {"steps_per_s": 100.0, "updates_per_s": 12.5, "loss": 0.5} | values
+    return Record("train", step, 0, values, 1.0)
 
 
 def test_lines_are_rare_but_evaluations_always_shown():
@@ -46,7 +48,8 @@ def test_lines_are_rare_but_evaluations_always_shown():
         progress.show(Record("checkpoint", 800, 0, {"model_sha256": "x"}, 1.0))
 
     assert stream.getvalue().splitlines() == [
-        "student: 100 / 1,000 steps, 100 steps/s, 0:00:09 left, pong 3.2, loss 0.5, epsilon 0.10",
+        "student: 100 / 1,000 steps, 100 steps/s, 12 updates/s, 0:00:09 left, pong 3.2, loss 0.5, "
+        "epsilon 0.10",
         "student: at 400 steps: pong 1.0 (10 games)",
         "student: at 800 steps: pong 1.0 (10 games)",
     ]
@@ -87,9 +90,52 @@ def test_a_terminal_gets_a_bar_with_rate_time_left_and_figures():
         progress.show(Record("evaluation", 500, 0, {"pong/mean": 1.0}, 1.0))
 
     text = stream.getvalue()
-    assert "500 / 1,000 steps, 100 steps/s, 0:00:05 left" in text
-    assert "pong 3.2, loss 0.5" in text
+    assert "500 / 1,000 steps, 0:00:05 left" in text
+    assert "100 steps/s, 12 updates/s, pong 3.2, loss 0.5" in text
     assert "student: at 500 steps: pong 1.0" in text
+
+
+def test_all_that_is_promised_fits_a_narrow_terminal(monkeypatch):
+    """Steps, both rates, mean return, epsilon, loss and time left, in 100 columns, uncut."""
+    monkeypatch.setenv("COLUMNS", "100")
+    task = "gym:CartPole-v1"
+    values = {
+        f"{task}/score": 487.6,
+        "steps_per_s": 12_345.6,
+        "updates_per_s": 1_234.5,
+        "loss": 0.001234,
+        "epsilon": 0.05,
+    }
+    stream = Terminal()
+    with StageProgress(f"expert {task}", 12_500_000, stream=stream) as progress:
+        progress.show(Record("train", 1_234_567, 0, values, 1.0))
+
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in stream.getvalue().split("\n")]
+    bar = next(line for line in lines if "left" in line)
+    figures = next(line for line in lines if "epsilon" in line)
+    assert bar.startswith(f"expert {task} \u2501\u2501")
+    assert bar.rstrip().endswith(" 1,234,567 / 12,500,000 steps, 0:15:13 left")
+    assert figures.rstrip() == (
+        f"  12,346 steps/s, 1,234 updates/s, {task} 487.6, loss 0.00123, epsilon 0.05"
+    )
+    assert max(len(line) for line in lines) <= 100
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ({"updates_per_s": 0.0}, "100 steps/s, 0 updates/s"),  # the replay fills
+        ({"updates_per_s": 0.32}, "100 steps/s, 0.3 updates/s"),
+        ({"updates_per_s": None}, "100 steps/s, 0:00:05 left"),
+        ({"steps_per_s": None}, "steps, 12 updates/s, loss"),
+    ],
+)
+def test_rates_that_are_small_or_unknown(rates, said):
+    stream = File()
+    with StageProgress("student", 1_000, stream=stream) as progress:
+        progress.show(train(500, **rates))
+
+    assert said in stream.getvalue()
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
@@ -99,7 +145,9 @@ def test_a_terminal_that_cannot_draw_gets_lines(monkeypatch, name, value):
     with StageProgress("student", 1_000, stream=stream) as progress:
         progress.show(train(500))
 
-    assert stream.getvalue() == "student: 500 / 1,000 steps, 100 steps/s, 0:00:05 left, loss 0.5\n"
+    assert stream.getvalue() == (
+        "student: 500 / 1,000 steps, 100 steps/s, 12 updates/s, 0:00:05 left, loss 0.5\n"
+    )
 
 
 @pytest.mark.parametrize("stream", [File(), Terminal()], ids=["lines", "bars"])

@@ -10,12 +10,21 @@ from importlib import metadata
 import pytest
 
 import actor_mimic
-from actor_mimic.errors import CannotCreateError, ConfigError, DataError, LockedError, UsageError
+from actor_mimic.errors import (
+    CannotCreateError,
+    ConfigError,
+    DataError,
+    Interrupted,
+    LockedError,
+    UnavailableError,
+    UsageError,
+)
 from actor_mimic.storage.records import Record, read_records
 from actor_mimic.storage.run_dir import (
     installed_versions,
     is_complete,
     open_run,
+    read_run_json,
     slug,
     validate_run_name,
 )
@@ -70,6 +79,52 @@ def test_another_configuration_is_refused_key_by_key(tmp_path):
     with pytest.raises(ConfigError, match="begun as expert, asked: distill"):
         open_run(tmp_path, stage="distill", config=CONFIG)
     open_run(tmp_path, stage="expert", config=CONFIG).close()  # a refusal frees the lock
+
+
+def refuse(path, error, *, leave=""):
+    """A run that leaves a file, if any, and then fails."""
+
+    def fail():
+        with open_run(path, stage="expert", config={"gamma": 0.5}) as run:
+            if leave:
+                run.write_json(leave, {})
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+
+
+@pytest.mark.parametrize("error", [ConfigError("too large"), UnavailableError("not installed")])
+def test_what_was_refused_before_it_began_can_be_corrected(tmp_path, error):
+    refuse(tmp_path, error)
+    with open_run(tmp_path, stage="expert", config={"gamma": 0.9}):
+        assert read_run_json(tmp_path, "run.json")["config"] == {"gamma": 0.9}
+
+    refuse(tmp_path / "again", error)
+    assert not (tmp_path / "again" / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "leave"),
+    [
+        (Interrupted(15), ""),  # it may go on
+        (ValueError("a mistake of ours"), ""),
+        (ConfigError("too late"), "evaluations/x.json"),
+        (ConfigError("too late"), "checkpoints/x.json"),
+    ],
+)
+def test_a_run_that_may_go_on_keeps_its_configuration(tmp_path, error, leave):
+    refuse(tmp_path, error, leave=leave)
+
+    with pytest.raises(ConfigError, match="gamma"):
+        open_run(tmp_path, stage="expert", config={"gamma": 0.9})
+
+
+def test_a_run_that_was_begun_earlier_is_not_taken_back(tmp_path):
+    open_run(tmp_path, stage="expert", config={"gamma": 0.5}).close()
+    refuse(tmp_path, ConfigError("another machine has less memory"))
+
+    assert (tmp_path / "run.json").exists()
 
 
 def test_keys_that_may_differ_are_updated(tmp_path):

@@ -80,7 +80,13 @@ class Script:
             self.state,
             run,
             schedule=ScheduleConfig(**(periods | schedule)),
-            manifest={"kind": "expert", "tasks": {}, "network": {}, "config": {}, "parents": []},
+            manifest={
+                "kind": "expert",
+                "tasks": {"pong": ["NOOP"]},
+                "network": {},
+                "config": {},
+                "parents": [],
+            },
             evaluate=self.evaluate,
             stop=self.stop,
             warn=pytest.fail,
@@ -107,6 +113,26 @@ def test_records_hold_means_since_the_last_one():
 
     assert [r.step for r in records] == [40, 80, 100]
     assert [r.values["metric"] for r in records] == [2.5, 6.5, 9.5]  # means of 1-4, 5-8, 9-10
+
+
+def test_rates_are_of_this_session_and_of_learning_alone(monkeypatch):
+    """Half of the work was done before, and a pause between two records is nobody's rate."""
+    now = [1_000.0]
+    monkeypatch.setattr("actor_mimic.stages.training.time.monotonic", lambda: now[0])
+
+    class Slow(Counter):
+        def advance(self) -> dict[str, float]:
+            now[0] += 4.0
+            return super().advance()
+
+    state = Slow()
+    state.steps, state.updates = 50, 5
+    rates = []
+    for record in train(state, lambda _, now: now % 20 == 0):
+        rates.append((record.values["steps_per_s"], record.values["updates_per_s"]))
+        now[0] += 100.0
+
+    assert rates == [(2.5, 0.25)] * 3
 
 
 def test_periods_need_not_fit_each_other(run):
@@ -181,12 +207,38 @@ def test_an_evaluation_that_was_stopped_is_made_once_on_resume(run):
 def test_divergence_leaves_the_last_checkpoint(run):
     script = Script()
     script.state.diverge_at = 60
-    with pytest.raises(DivergenceError):
+    with pytest.raises(DivergenceError) as diverged:
         list(script.run(run))
 
+    assert str(diverged.value) == (
+        "pong, after 60 steps and 6 updates: not finite The last checkpoint, of step 40, is "
+        "intact: the same command goes on from it; other settings need another run directory."
+    )
     assert saved_steps(run) == [40]
     list(Script().run(run))
     assert saved_steps(run) == [80, 100]
+
+
+def test_divergence_before_the_first_checkpoint(run):
+    script = Script()
+    script.state.diverge_at = 0
+    with pytest.raises(DivergenceError, match=r"^pong, after 0 steps .* no checkpoint yet\.$"):
+        list(script.run(run))
+    assert saved_steps(run) == []
+
+
+def test_weights_that_are_not_finite_are_not_saved(run):
+    """They may come from the last update before a checkpoint, whose loss nobody has seen."""
+    script = Script()
+
+    def play() -> None:
+        for record in script.run(run):
+            if record.step == 60:
+                script.state.network.head.bias.data.fill_(float("nan"))
+
+    with pytest.raises(DivergenceError, match=r"after 80 steps .* head\.bias .* of step 40"):
+        play()
+    assert saved_steps(run) == [40]
 
 
 def test_a_run_that_was_killed_at_its_very_end_needs_nothing_more(run):

@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from actor_mimic.config import ScheduleConfig
-from actor_mimic.errors import Interrupted
+from actor_mimic.errors import DivergenceError, Interrupted
 from actor_mimic.replay.frame_replay import FrameReplay
 from actor_mimic.stages.evaluate import TaskScores
 from actor_mimic.stages.training import LearningState, train
@@ -88,9 +88,18 @@ class Session:
 
         Raises:
             Interrupted: after the checkpoint that a stop asks for.
-            DivergenceError: if learning went wrong; the last checkpoint is intact.
+            DivergenceError: if learning went wrong, with where it did; the last checkpoint is
+                intact.
             DataError: if there are checkpoints and none is valid.
         """
+        try:
+            yield from self._run_to_the_end()
+        except DivergenceError as error:
+            raise DivergenceError(
+                f"{self._whereabouts()}: {error} {self._what_is_left()}"
+            ) from error
+
+    def _run_to_the_end(self) -> Iterator[Record]:
         self._last = newest_valid(
             self._run.checkpoints, lambda path, why: self._warn(f"damaged checkpoint {path}: {why}")
         )
@@ -115,6 +124,18 @@ class Session:
                 yield from self._save()
                 raise Interrupted(signal_number)
             before = record.step
+
+    def _whereabouts(self) -> str:
+        tasks = ", ".join(self._manifest["tasks"])
+        return f"{tasks}, after {self._state.steps:,} steps and {self._state.updates:,} updates"
+
+    def _what_is_left(self) -> str:
+        if self._last is None:
+            return "There is no checkpoint yet."
+        return (
+            f"The last checkpoint, of step {self._last.step:,}, is intact: the same command goes "
+            "on from it; other settings need another run directory."
+        )
 
     def _something_is_due(self, before: int, now: int) -> bool:
         schedule = self._schedule

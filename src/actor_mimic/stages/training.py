@@ -124,7 +124,8 @@ class RecentEpisodes:
 def train(state: LearningState, is_due: Callable[[int, int], bool]) -> Iterator[Record]:
     """Advances a stage to its end; yields a record of means whenever one is due, and at the end.
 
-    Between two records the state is whole: that is when it can be evaluated, saved or left.
+    Between two records the state is whole: that is when it can be evaluated, saved or left. Rates
+    are of what was done since the last record, here; not of what a resumed run had done before.
 
     Args:
         state: restored or started.
@@ -132,7 +133,7 @@ def train(state: LearningState, is_due: Callable[[int, int], bool]) -> Iterator[
     """
     sums: dict[str, Tensor | float] = {}
     counts: dict[str, int] = {}
-    seconds, recorded = 0.0, state.steps
+    seconds, steps, updates = 0.0, state.steps, state.updates
     while state.steps < state.total_steps:
         before, started = state.steps, time.monotonic()
         for name, value in state.advance().items():
@@ -147,7 +148,9 @@ def train(state: LearningState, is_due: Callable[[int, int], bool]) -> Iterator[
             **means,
             **state.recent.means(),
             "episodes": state.recent.finished,
-            "steps_per_s": (state.steps - recorded) / max(seconds, 1e-9),
+            "steps_per_s": (state.steps - steps) / max(seconds, 1e-9),
+            "updates_per_s": (state.updates - updates) / max(seconds, 1e-9),
         }
         yield Record("train", state.steps, state.updates, values, seconds)
-        sums, counts, seconds, recorded = {}, {}, 0.0, state.steps
+        sums, counts = {}, {}
+        seconds, steps, updates = 0.0, state.steps, state.updates

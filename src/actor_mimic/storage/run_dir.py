@@ -26,9 +26,11 @@ from typing import Any
 
 from actor_mimic import __version__
 from actor_mimic.errors import (
+    ActorMimicError,
     CannotCreateError,
     ConfigError,
     DataError,
+    Interrupted,
     LockedError,
     StorageError,
     UsageError,
@@ -59,12 +61,15 @@ _ABSENT = object()
 class RunDir:
     """A run directory held by this process; `open_run` makes one.
 
-    Use it as a context manager: leaving it closes the records and releases the lock.
+    Use it as a context manager: leaving it closes the records and releases the lock. A run that
+    is refused before it has done anything leaves no configuration behind: whoever corrects what
+    was refused must not be told that the directory belongs to the mistake.
     """
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
+        self._begun_here = False
         self._records: RecordWriter | None = None
 
     @property
@@ -139,7 +144,15 @@ class RunDir:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        refused = isinstance(error, ActorMimicError) and not isinstance(error, Interrupted)
+        if refused and self._begun_here and self._is_empty():
+            (self.path / RUN).unlink(missing_ok=True)
         self.close()
+
+    def _is_empty(self) -> bool:
+        """Whether there is nothing but what `open_run` makes."""
+        made = {LOCK, RUN, self.checkpoints.name}
+        return made.issuperset(os.listdir(self.path)) and not os.listdir(self.checkpoints)
 
     def _file(self, name: str) -> Path:
         if not is_plain_path(name):
@@ -288,6 +301,7 @@ def _begin(run: RunDir, stage: str, config: dict[str, Any]) -> None:
         run.write_json(RUN, content)
     except StorageError as error:
         raise CannotCreateError(str(error)) from error
+    run._begun_here = True
 
 
 def _check_same_run(

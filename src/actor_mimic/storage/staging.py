@@ -40,7 +40,7 @@ def check_finite(model: Mapping[str, Tensor]) -> None:
     """
     for name, tensor in model.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise DivergenceError(f"the model's {name} has a value that is not finite; not saved")
+            raise DivergenceError(f"the model's {name} has a value that is not finite; not saved.")
 
 
 def check_names(
