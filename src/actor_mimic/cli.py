@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import tyro
 
@@ -27,6 +27,7 @@ Exit codes: 0 done, 2 wrong usage, 65 bad data or checkpoint, 69 something is no
 78 bad configuration, 130 interrupted, 143 terminated."""
 
 
+@runtime_checkable
 class Verb(Protocol):
     """What every verb can do once its arguments have been read."""
 

@@ -62,7 +62,7 @@ def make_run(path, *, seed=0, kind="expert"):
             state={},
             manifest={
                 "kind": kind,
-                "tasks": {CARTPOLE: ["left", "right"]},
+                "tasks": {CARTPOLE: [f"{CARTPOLE}/0", f"{CARTPOLE}/1"]},
                 "network": network.to_json(),
                 "config": to_json(config),
                 "protocol": "paper",
@@ -99,7 +99,7 @@ def zoo(empty_zoo, tmp_path):
 
 
 @pytest.fixture
-def call(monkeypatch, tmp_path, capsys):
+def call(monkeypatch, tmp_path, capfd):
     """A verb in this process: the exit code, and both streams."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
@@ -109,7 +109,7 @@ def call(monkeypatch, tmp_path, capsys):
     def run(*arguments):
         with pytest.raises(SystemExit) as left:
             cli.main([str(argument) for argument in arguments])
-        streams = capsys.readouterr()
+        streams = capfd.readouterr()
         return left.value.code, streams.out, streams.err
 
     yield run
@@ -117,7 +117,8 @@ def call(monkeypatch, tmp_path, capsys):
         signal.signal(number, handler)
 
 
-def test_an_expert_comes_back_as_it_went_but_for_the_rounding(zoo, tmp_path):
+@pytest.mark.usefixtures("zoo")
+def test_an_expert_comes_back_as_it_went_but_for_the_rounding(tmp_path):
     trained = resolve_checkpoint(tmp_path / "run")
     found = resolve_checkpoint(ZOO_NAME)
 
@@ -272,7 +273,8 @@ def test_scores_of_other_weights_are_refused(zoo):
         read_shipped(NAME)
 
 
-def test_a_misspelt_name_is_answered_with_what_there_is(zoo, call):
+@pytest.mark.usefixtures("zoo")
+def test_a_misspelt_name_is_answered_with_what_there_is(call):
     for verb in (["evaluate"], ["show"], ["transfer", CARTPOLE, "--from"]):
         code, _, err = call(*verb, "zoo:gym-CartPole-v0")
         assert code == 2, err
@@ -280,7 +282,8 @@ def test_a_misspelt_name_is_answered_with_what_there_is(zoo, call):
     assert call("distill", f"{CARTPOLE}=zoo:../zoo")[0] == 2
 
 
-def test_an_empty_zoo_says_how_to_fill_it(empty_zoo, call):
+@pytest.mark.usefixtures("empty_zoo")
+def test_an_empty_zoo_says_how_to_fill_it(call):
     code, _, err = call("evaluate", "zoo:pong")
     assert code == 2
     assert "actor-mimic zoo --add RUN" in err
@@ -293,25 +296,24 @@ def test_the_list_comes_without_pytorch(zoo):
         "import pathlib, sys; from actor_mimic.storage import shipped; "
         f"shipped.ZOO = pathlib.Path({str(zoo)!r}); import atexit; "
         "atexit.register(lambda: sys.stderr.write(str('torch' in sys.modules))); "
-        "from actor_mimic import cli; cli.main(sys.argv[1:])"
+        "from actor_mimic.verbs.zoo import Zoo; Zoo().run(); Zoo(json=True).run()"
     )
-    outputs = []
-    for option in ([], ["--json"]):
-        result = subprocess.run(
-            [sys.executable, "-c", code, "zoo", *option],
-            capture_output=True, text=True, timeout=60, check=True,
-            env={"PYTHONPATH": str(ROOT / "src")},
-        )  # fmt: skip
-        assert result.stderr == "False"
-        outputs.append(result.stdout)
-    table, facts = outputs[0], json.loads(outputs[1])
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, timeout=60, check=True,
+        env={"PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    assert result.stderr == "False"
+    *lines, last = result.stdout.splitlines()
+    table, facts = "\n".join(lines), json.loads(last)
     assert f"{ZOO_NAME}  2,500,000" in table
     assert max(map(len, table.splitlines())) <= 100
     assert facts[NAME]["model_sha256"] == read_shipped(NAME).model_sha256
     assert {(e["protocol"], e["epsilon"]) for e in facts[NAME]["evaluations"]} == set(MEASURED)
 
 
-def test_the_verb_adds_a_run(empty_zoo, tmp_path, call):
+@pytest.mark.usefixtures("empty_zoo")
+def test_the_verb_adds_a_run(tmp_path, call):
     run = make_run(tmp_path / "run")
     (run / "complete.json").unlink()
     code, out, err = call("zoo", "--add", run, "--episodes=2", "--threads=1", "--json")
@@ -322,7 +324,8 @@ def test_the_verb_adds_a_run(empty_zoo, tmp_path, call):
     assert call("zoo", "--add", ZOO_NAME)[0] == 2
 
 
-def test_a_name_stands_for_a_checkpoint_in_every_verb(zoo, tmp_path, call):
+@pytest.mark.usefixtures("zoo")
+def test_a_name_stands_for_a_checkpoint_in_every_verb(tmp_path, call):
     sha256 = read_shipped(NAME).model_sha256
     code, out, err = call("evaluate", ZOO_NAME, "--episodes=2", "--json")
     assert code == 0, err
@@ -367,7 +370,8 @@ episodes = 2
 """
 
 
-def test_recipes_take_names_too(zoo, tmp_path):
+@pytest.mark.usefixtures("zoo")
+def test_recipes_take_names_too(tmp_path):
     student, score = parse_recipe(RECIPE.encode(), "mine.toml").stages
     assert student.teachers == {CARTPOLE: Parent(path=ZOO_NAME)}
     assert str(score.parent) == str(ZOO_NAME)
@@ -404,7 +408,8 @@ def test_the_command_of_a_run_trains_it_again(values, preset, settings):
     assert build_config("expert", asked | start) == config
 
 
-def test_the_table_of_the_documents_is_made_of_the_scores(zoo):
+@pytest.mark.usefixtures("zoo")
+def test_the_table_of_the_documents_is_made_of_the_scores():
     expert = read_shipped(NAME)
     table = markdown_table([expert])
     mean = expert.scores("sticky", 0.01)["mean"]
