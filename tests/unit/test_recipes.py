@@ -194,7 +194,7 @@ def test_misspelt_keys_are_named_with_file_line_and_the_nearest(old, new, key):
         ('{ pong = "pong-expert" }', '{ pong = "cold" }', "must stand above it"),
         ('{ pong = "pong-expert" }', '{ pong = "random" }', "random play teaches nothing"),
         ('parent = "student@best"', "parent = 3", "must name a stage or a path"),
-        ('parent = "student@best"', 'parent = "zoo:pong"', "unknown parent 'zoo:pong'"),
+        ('parent = "student@best"', 'parent = "zoo:nothing"', "zoo:nothing"),
         ('checkpoint = "random"', "", "checkpoint is missing"),
         ('checkpoint = "random"', 'checkpoint = "student"', "plays pong, not breakout"),
         ('tasks = ["breakout"]', "", "name tasks"),
