@@ -27,7 +27,7 @@ from actor_mimic.stages.shipping import MEASURED, ship_expert, shipped_tensors, 
 from actor_mimic.storage import shipped as module
 from actor_mimic.storage.checkpoint import resolve_checkpoint, write_checkpoint
 from actor_mimic.storage.run_dir import installed_versions, open_run
-from actor_mimic.storage.shipped import read_shipped, shipped_names
+from actor_mimic.storage.shipped import name_of_model, read_shipped, shipped_names
 from actor_mimic.teachers.own import load_network
 from actor_mimic.teachers.player import load
 
@@ -131,6 +131,8 @@ def test_an_expert_comes_back_as_it_went_but_for_the_rounding(tmp_path):
     ]
     for attribute in ("kind", "tasks", "network", "config", "parents", "step"):
         assert getattr(found, attribute) == getattr(trained, attribute), attribute
+    assert name_of_model(found.model_sha256) == str(ZOO_NAME)
+    assert name_of_model(trained.model_sha256) is None
     told = found.manifest["shipped"]
     assert told["source_sha256"] == trained.model_sha256 != found.model_sha256
     assert (told["preset"], told["run_seconds"]) == ("fast", 12.5)

@@ -110,6 +110,18 @@ def shipped_name(path: Path) -> str | None:
     return PREFIX + path.name if path.parent == ZOO else None
 
 
+def name_of_model(sha256: str) -> str | None:
+    """``zoo:NAME`` of the expert with these weights; None if they are not shipped, or damaged."""
+    for name in shipped_names():
+        try:
+            files = read_manifest(directory_of(name))["files"]
+        except DataError:
+            continue
+        if files.get(_MODEL, {}).get("sha256") == sha256:
+            return PREFIX + name
+    return None
+
+
 def read_shipped(name: str) -> Shipped:
     """Open one of `shipped_names`, without reading its weights.
 
