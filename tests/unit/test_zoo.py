@@ -3,86 +3,29 @@
 import fnmatch
 import json
 import signal
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from expert_runs import CARTPOLE, NAME, make_run, network_of, ship
 
 from actor_mimic import cli
-from actor_mimic.compute import Compute
 from actor_mimic.config import build_config, to_json
-from actor_mimic.errors import ConfigError, DataError, DivergenceError, Interrupted, UsageError
-from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.errors import DataError, DivergenceError, Interrupted, UsageError
 from actor_mimic.networks.torsos import TorsoSpec
-from actor_mimic.recipes.load import parse_recipe
-from actor_mimic.recipes.recipe import Parent
-from actor_mimic.recipes.run import run_recipe
 from actor_mimic.report.zoo import BEGIN, END, card, markdown_table, replace_table
 from actor_mimic.stages import measure as measure_module
-from actor_mimic.stages.shipping import MEASURED, ship_expert, shipped_tensors, training_command
+from actor_mimic.stages.shipping import MEASURED, shipped_tensors, training_command
 from actor_mimic.storage import shipped as module
-from actor_mimic.storage.checkpoint import resolve_checkpoint, write_checkpoint
-from actor_mimic.storage.run_dir import installed_versions, open_run
+from actor_mimic.storage.checkpoint import resolve_checkpoint
 from actor_mimic.storage.shipped import name_of_model, read_shipped, shipped_names
 from actor_mimic.teachers.own import load_network
-from actor_mimic.teachers.player import load
 
 ROOT = Path(__file__).parents[2]
-CARTPOLE = "gym:CartPole-v1"
-NAME = "gym-CartPole-v1"
 ZOO_NAME = Path(f"zoo:{NAME}")
-CPU = Compute("cpu", "float32", 1)
 REAL_ZOO = module.ZOO
-
-
-def network_of(spec, num_outputs=2, seed=0):
-    network = QNetwork(spec, num_outputs, generator=torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        for name, tensor in network.named_parameters():
-            if tensor.ndim == 1:  # norms that have learnt something
-                tensor.add_(0.1 * torch.randn(tensor.shape, generator=torch.Generator()))
-            assert tensor.dtype == torch.float32, name
-    return network
-
-
-def make_run(path, *, seed=0, kind="expert"):
-    """A run as `train-expert` leaves it, but for the training."""
-    config = build_config("expert", {"task": CARTPOLE, "seed": seed, "exploration_fraction": 0.5})
-    network = network_of(TorsoSpec("mlp", (4,), 0.5, "all"), seed=seed)
-    stored = to_json(config) | {"compute": {"device": "cpu"}}
-    with open_run(path, stage="expert", config=stored) as run:
-        write_checkpoint(
-            run.checkpoints,
-            step=2_500_000,
-            tensors={"model": network.state_dict(), "optimizer": {"m": torch.ones(3)}},
-            state={},
-            manifest={
-                "kind": kind,
-                "tasks": {CARTPOLE: [f"{CARTPOLE}/0", f"{CARTPOLE}/1"]},
-                "network": network.to_json(),
-                "config": to_json(config),
-                "protocol": "paper",
-                "parents": [],
-                "versions": installed_versions(),
-            },
-        )
-        run.mark_complete({"seconds": 12.5})
-    return path
-
-
-def ship(run, **changes):
-    arguments = {
-        "episodes": 2,
-        "num_threads": 1,
-        "compute": CPU,
-        "stop": lambda: None,
-        "on_game": lambda *_: None,
-    }
-    return ship_expert(resolve_checkpoint(run), **(arguments | changes))
 
 
 @pytest.fixture
@@ -96,25 +39,6 @@ def zoo(empty_zoo, tmp_path):
     """One expert, of the run beside it."""
     ship(make_run(tmp_path / "run"))
     return empty_zoo
-
-
-@pytest.fixture
-def call(monkeypatch, tmp_path, capfd):
-    """A verb in this process: the exit code, and both streams."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    handlers[signal.SIGUSR1] = signal.getsignal(signal.SIGUSR1)
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as left:
-            cli.main([str(argument) for argument in arguments])
-        streams = capfd.readouterr()
-        return left.value.code, streams.out, streams.err
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("zoo")
@@ -251,18 +175,6 @@ def test_only_experts_of_runs_are_shipped(empty_zoo, tmp_path):
     assert not empty_zoo.exists()
 
 
-@pytest.mark.parametrize("file_name", ["model.safetensors", "MANIFEST.json"])
-def test_a_flipped_bit_is_refused(file_name, zoo, call):
-    path = zoo / NAME / file_name
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-    code, out, err = call("show", ZOO_NAME)
-    assert (code, out) == (65, "")
-    assert file_name in err
-
-
 def test_scores_of_other_weights_are_refused(zoo):
     path = zoo / NAME / "scores.json"
     content = json.loads(path.read_text())
@@ -273,119 +185,6 @@ def test_scores_of_other_weights_are_refused(zoo):
     path.write_text('{"schema": 1, "evaluations": [{}]}')
     with pytest.raises(DataError, match="expected evaluations"):
         read_shipped(NAME)
-
-
-@pytest.mark.usefixtures("zoo")
-def test_a_misspelt_name_is_answered_with_what_there_is(call):
-    for verb in (["evaluate"], ["show"], ["transfer", CARTPOLE, "--from"]):
-        code, _, err = call(*verb, "zoo:gym-CartPole-v0")
-        assert code == 2, err
-        assert f"did you mean '{ZOO_NAME}'; expected one of {ZOO_NAME}" in err.replace("?", "")
-    assert call("distill", f"{CARTPOLE}=zoo:../zoo")[0] == 2
-
-
-@pytest.mark.usefixtures("empty_zoo")
-def test_an_empty_zoo_says_how_to_fill_it(call):
-    code, _, err = call("evaluate", "zoo:pong")
-    assert code == 2
-    assert "actor-mimic zoo --add RUN" in err
-    assert "--add RUN" in call("zoo")[1]
-    assert json.loads(call("zoo", "--json")[1]) == {}
-
-
-def test_the_list_comes_without_pytorch(zoo):
-    code = (
-        "import pathlib, sys; from actor_mimic.storage import shipped; "
-        f"shipped.ZOO = pathlib.Path({str(zoo)!r}); import atexit; "
-        "atexit.register(lambda: sys.stderr.write(str('torch' in sys.modules))); "
-        "from actor_mimic.verbs.zoo import Zoo; Zoo().run(); Zoo(json=True).run()"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True, text=True, timeout=60, check=True,
-        env={"PYTHONPATH": str(ROOT / "src")},
-    )  # fmt: skip
-    assert result.stderr == "False"
-    *lines, last = result.stdout.splitlines()
-    table, facts = "\n".join(lines), json.loads(last)
-    assert f"{ZOO_NAME}  2,500,000" in table
-    assert max(map(len, table.splitlines())) <= 100
-    assert facts[NAME]["model_sha256"] == read_shipped(NAME).model_sha256
-    assert {(e["protocol"], e["epsilon"]) for e in facts[NAME]["evaluations"]} == set(MEASURED)
-
-
-@pytest.mark.usefixtures("empty_zoo")
-def test_the_verb_adds_a_run(tmp_path, call):
-    run = make_run(tmp_path / "run")
-    (run / "complete.json").unlink()
-    code, out, err = call("zoo", "--add", run, "--episodes=2", "--threads=1", "--json")
-
-    assert code == 0
-    assert list(json.loads(out)) == [NAME] == shipped_names()
-    assert "not finished" in err
-    assert call("zoo", "--add", ZOO_NAME)[0] == 2
-
-
-@pytest.mark.usefixtures("zoo")
-def test_a_name_stands_for_a_checkpoint_in_every_verb(tmp_path, call):
-    sha256 = read_shipped(NAME).model_sha256
-    code, out, err = call("evaluate", ZOO_NAME, "--episodes=2", "--json")
-    assert code == 0, err
-    assert json.loads(out)["checkpoint"] == str(ZOO_NAME)
-    shown = json.loads(call("show", ZOO_NAME, "--json")[1])
-    assert shown["model_sha256"] == sha256
-    assert [scores["epsilon"] for scores in shown["scores"]] == [e for _, e in MEASURED]
-    assert load(ZOO_NAME).tasks == (CARTPOLE,)
-    small = [
-        "--threads=1",
-        "--eval-every-steps=0",
-        "--set=final_episodes=0",
-        "--set=learning_starts_steps=64",
-        "--set=replay_capacity_steps=2000",
-    ]
-    few = ["--set=envs_per_task=4", "--total-steps=256", "--run-dir=student"]
-    code, _, err = call("distill", f"{CARTPOLE}={ZOO_NAME}", *small, *few)
-    assert code == 0, err
-    code, _, err = call(
-        "transfer", CARTPOLE, f"--from={ZOO_NAME}", *small, "--total-steps=256", "--run-dir=warm",
-        "--head=copy", "--set=num_envs=4",
-    )  # fmt: skip
-    assert code == 0, err
-    for child in ("student", "warm"):
-        (parent,) = resolve_checkpoint(tmp_path / child).parents
-        assert parent["model_sha256"] == sha256, child
-
-
-RECIPE = f"""\
-name = "mine"
-
-[[stage]]
-name = "student"
-kind = "distill"
-teachers = {{ "{CARTPOLE}" = "{ZOO_NAME}" }}
-
-[[stage]]
-name = "score"
-kind = "evaluate"
-checkpoint = "{ZOO_NAME}"
-episodes = 2
-"""
-
-
-@pytest.mark.usefixtures("zoo")
-def test_recipes_take_names_too(tmp_path):
-    student, score = parse_recipe(RECIPE.encode(), "mine.toml").stages
-    assert student.teachers == {CARTPOLE: Parent(path=ZOO_NAME)}
-    assert str(score.parent) == str(ZOO_NAME)
-
-    with pytest.raises(ConfigError, match=rf"mine.toml:6: .*did you mean '{ZOO_NAME}'"):
-        parse_recipe(RECIPE.replace('v1" }', 'v2" }').encode(), "mine.toml")
-    only = RECIPE[: RECIPE.index("[[stage]]")] + RECIPE[RECIPE.rindex("[[stage]]") :]
-    result = run_recipe(parse_recipe(only.encode(), "mine.toml"), tmp_path / "recipe", threads=1)
-    assert result["stages"]["score/seed-0"]["checkpoint"] == str(ZOO_NAME)
-    wrong = RECIPE.replace(f'{{ "{CARTPOLE}" =', "{ pong =")
-    with pytest.raises(DataError, match="not pong"):
-        run_recipe(parse_recipe(wrong.encode(), "mine.toml"), tmp_path / "wrong", threads=1)
 
 
 @pytest.mark.parametrize(
