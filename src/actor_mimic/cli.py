@@ -16,6 +16,7 @@ from actor_mimic.errors import ActorMimicError, Interrupted, UsageError, did_you
 from actor_mimic.verbs.arguments import notice
 from actor_mimic.verbs.learn import Distill, Run, TrainExpert, Transfer
 from actor_mimic.verbs.look import Doctor, Evaluate, Games, Play, Report, Show
+from actor_mimic.verbs.zoo import Zoo
 
 DESCRIPTION = """Experts into one network that plays all their games, and on to new ones.
 
@@ -44,6 +45,7 @@ VERBS: dict[str, type[Verb]] = {
     "play": Play,
     "show": Show,
     "report": Report,
+    "zoo": Zoo,
     "games": Games,
     "doctor": Doctor,
 }

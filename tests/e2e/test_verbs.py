@@ -304,6 +304,7 @@ OPTIONS = {
     "play": "video task protocol epsilon seed max-steps",
     "show": "json",
     "report": "",
+    "zoo": "add episodes device threads json",
     "games": "json",
     "doctor": "json",
 }

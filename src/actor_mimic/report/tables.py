@@ -12,6 +12,7 @@ import numpy as np
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.report.aggregate import RANDOM, Collection, Point, Run, Score
 from actor_mimic.report.printable import printable
+from actor_mimic.storage.shipped import name_of_model
 
 MISSING = "-"
 LAST_EVALUATIONS = 10
@@ -349,7 +350,9 @@ def _origin(collection: Collection, run: Run) -> str:
     if not run.parents:
         return "random weights"
     parent = collection.run_of(run.parents[0])
-    return f"model {run.parents[0][:12]}" if parent is None else parent.name
+    if parent is not None:
+        return parent.name
+    return name_of_model(run.parents[0]) or f"model {run.parents[0][:12]}"
 
 
 def _task(run: Run) -> str:

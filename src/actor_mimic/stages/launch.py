@@ -247,7 +247,7 @@ def run_evaluate(
         run.mark_complete(
             {
                 "kind": "evaluation",
-                "checkpoint": RANDOM if checkpoint is None else str(checkpoint.path),
+                "checkpoint": RANDOM if checkpoint is None else checkpoint.name,
                 "model_sha256": sha256,
                 "seconds": elapsed_s,
                 "scores": {task: s.to_json() for task, s in scores.items()},

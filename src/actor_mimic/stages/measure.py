@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actor_mimic.errors import DataError, Interrupted, StorageError
 from actor_mimic.protocols import Protocol
@@ -112,8 +113,7 @@ def measure(
         scores = _kept(also_look_in, file_name, task)
     if scores is None:
         scores = measuring.play(act, task, measuring.episodes)
-    result = evaluation_json(name, measuring.protocol, epsilon, {task: scores})
-    result |= {"seed": measuring.seed, "versions": _versions()}
+    result = result_json(name, task, epsilon, measuring, scores)
     target = measuring.directory / file_name
     try:
         target.parent.mkdir(exist_ok=True)
@@ -121,6 +121,14 @@ def measure(
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error}") from error
     return scores
+
+
+def result_json(
+    name: str, task: str, epsilon: float, measuring: Measuring, scores: TaskScores
+) -> dict[str, Any]:
+    """What is kept of one measurement: the scores, and how they came about."""
+    result = evaluation_json(name, measuring.protocol, epsilon, {task: scores})
+    return result | {"seed": measuring.seed, "versions": _versions()}
 
 
 def _versions() -> dict[str, str | None]:

@@ -59,7 +59,7 @@ def check_plays(checkpoint: Checkpoint, tasks: Iterable[str]) -> None:
     for task in tasks:
         if task not in checkpoint.tasks:
             raise DataError(
-                f"{checkpoint.path} plays {', '.join(checkpoint.tasks)}, not {task}"
+                f"{checkpoint.name} plays {', '.join(checkpoint.tasks)}, not {task}"
                 f"{did_you_mean(task, checkpoint.tasks)}"
             )
 

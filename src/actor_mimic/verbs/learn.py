@@ -123,6 +123,7 @@ class Distill:
     For example:
       actor-mimic distill pong=runs/expert-pong-pqn-0 boxing=runs/expert-boxing-pqn-0
       actor-mimic distill pong=RUN boxing=RUN@best --set temperature=0.01
+      actor-mimic distill pong=zoo:pong boxing=zoo:boxing
     """
 
     teachers: Positional[
@@ -131,7 +132,8 @@ class Distill:
             tyro.conf.arg(metavar="TASK=CHECKPOINT [TASK=CHECKPOINT ...]", help_behavior_hint=""),
         ]
     ]
-    """Tasks and teachers: a run (its last checkpoint, or RUN@best) or a checkpoint directory."""
+    """Tasks and teachers: a run (its last checkpoint, or RUN@best), a checkpoint directory, or an
+    expert that comes with the package (zoo:NAME; see: actor-mimic zoo)."""
     common: OmitArgPrefixes[Common] = Common()
 
     def run(self) -> int:
@@ -153,7 +155,7 @@ class Distill:
             if task not in checkpoint.tasks:
                 # Before a run directory is made for what can never begin.
                 raise DataError(
-                    f"{checkpoint.path} plays {', '.join(checkpoint.tasks)}, not {task}"
+                    f"{checkpoint.name} plays {', '.join(checkpoint.tasks)}, not {task}"
                     f"{did_you_mean(task, checkpoint.tasks)}"
                 )
         path = self.common.run_dir or _default_dir("student", *named, self.common.seed)
@@ -176,7 +178,8 @@ class Transfer:
         CheckpointName | None,
         tyro.conf.arg(name="from", metavar="CHECKPOINT", help_behavior_hint=""),
     ] = None
-    """A student or an expert: a run (or RUN@best), a checkpoint. Left out: random weights."""
+    """A student or an expert: a run (or RUN@best), a checkpoint, zoo:NAME. Left out: random
+    weights."""
     head: Literal["fresh", "copy"] = "fresh"
     """fresh: a new output layer; copy: the outputs of the actions that both have."""
     preset: OptionalPreset = None
@@ -213,7 +216,7 @@ class Run:
     """
 
     recipe: Positional[Annotated[str, tyro.conf.arg(metavar="RECIPE")]]
-    """demo, small-transfer, paper-multitask, paper-transfer, or a TOML file."""
+    """demo, small-transfer, paper-multitask, paper-transfer, zoo, or a TOML file."""
     run_dir: OptionalPath = None
     """Where its runs are kept. Left out: runs/RECIPE."""
     device: Device = "auto"
