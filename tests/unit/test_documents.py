@@ -18,7 +18,7 @@ from actor_mimic.config import (
     leaves,
 )
 from actor_mimic.learner_config import DQNConfig, PQNConfig
-from actor_mimic.presets import PRESETS
+from actor_mimic.presets import DISTILL_PRESETS, PRESETS
 from actor_mimic.recipes.load import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -69,9 +69,12 @@ def test_every_setting_is_documented_with_its_default(section):
             assert shown[name] == str(value), name
 
 
-def test_every_preset_is_documented_with_its_values():
+@pytest.mark.parametrize(
+    ("section", "presets"), [("presets", PRESETS), ("distillation presets", DISTILL_PRESETS)]
+)
+def test_every_preset_is_documented_with_its_values(section, presets):
     text = (ROOT / "docs/settings.md").read_text()
-    (body,) = re.findall(r"^## presets\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
+    (body,) = re.findall(rf"^## {section}\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
     head, *rows = (
         [cell.strip(" `") for cell in line.strip("|").split("|")]
         for line in body.splitlines()
@@ -85,7 +88,7 @@ def test_every_preset_is_documented_with_its_values():
 
     assert shown == {
         name: {setting: str(value) for setting, value in preset.items()}
-        for name, preset in PRESETS.items()
+        for name, preset in presets.items()
     }
 
 
