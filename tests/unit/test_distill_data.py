@@ -226,7 +226,7 @@ def played(state: DistillState, task: str) -> TaskScores:
         num_threads=1,
     )
     assert isinstance(scores, TaskScores)
-    assert fidelity.take()[f"{task}/held_out_agreement"] > 0.85
+    assert fidelity.take()[f"{task}/held_out_agreement"] > 0.75
     return scores
 
 
@@ -235,7 +235,7 @@ def test_three_tasks_of_different_shapes_are_learnt_by_one_student():
         CART,
         BOT,
         CAR,
-        steps_per_task=2_400,
+        steps_per_task=3_000,
         envs_per_task=8,
         replay_capacity_steps=4_000,
         learning_starts_steps=400,
