@@ -25,10 +25,9 @@ def live_players(network: QNetwork | Student, tasks: Iterable[str]) -> dict[str,
     def player(task: str) -> Act:
         @torch.no_grad()
         def act(obs: Shaped[Tensor, "envs ..."]) -> Int64[np.ndarray, " envs"]:
-            scores = network(obs.to(device)).scores
-            if isinstance(network, Student):
-                scores = network.task_scores(task, scores)
-            return scores.argmax(dim=1).cpu().numpy()
+            obs = obs.to(device)
+            output = network.play(task, obs) if isinstance(network, Student) else network(obs)
+            return output.scores.argmax(dim=1).cpu().numpy()
 
         return act
 

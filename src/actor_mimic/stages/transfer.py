@@ -45,6 +45,11 @@ def transfer_network(
         return network, [
             TensorOrigin(name, "fresh", rows=0) for name, _ in network.named_parameters()
         ]
+    if parent.network.get("vectors"):
+        raise DataError(
+            f"{parent.path} has an encoder for each of its tasks and none for {config.task}: "
+            "a network for one task cannot start from it"
+        )
     shape = TorsoSpec.from_json(parent.network["torso"]).obs_shape
     if shape != observation_shape(env):
         raise DataError(

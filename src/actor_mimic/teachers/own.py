@@ -88,20 +88,19 @@ def load_teachers(
 def _teacher(
     checkpoint: Checkpoint, task: str, network: QNetwork | Student, compute: Compute
 ) -> Teacher:
-    q_network = network.network if isinstance(network, Student) else network
+    is_student = isinstance(network, Student)
+    torso = network.network.torso if is_student else network.torso
 
     def label(obs: Shaped[Tensor, "batch ..."]) -> Output:
-        output = network(obs)
-        if isinstance(network, Student):
-            return Output(network.task_scores(task, output.scores), output.features)
-        return output
+        return network.play(task, obs) if isinstance(network, Student) else network(obs)
 
     return Teacher(
         task=task,
         action_names=tuple(checkpoint.tasks[task]),
-        obs_shape=q_network.torso.spec.obs_shape,
-        num_features=q_network.torso.num_features,
+        obs_shape=network.obs_shape(task) if is_student else torso.spec.obs_shape,
+        num_features=torso.num_features,
         model_sha256=checkpoint.model_sha256,
         network=label,
         device=compute.device,
+        scores_are_logits=is_student and network.scores_are_logits,
     )

@@ -31,6 +31,10 @@ OptionalPreset = Annotated[
     Literal["fast", "nature", "sb3"] | None,
     arg(metavar="{fast,nature,sb3}", help_behavior_hint=""),
 ]
+OptionalDistillPreset = Annotated[
+    Literal["paper", "authors-code"] | None,
+    arg(metavar="{paper,authors-code}", help_behavior_hint=""),
+]
 OptionalAlgorithm = Annotated[
     Literal["pqn", "dqn"] | None, arg(metavar="{pqn,dqn}", help_behavior_hint="")
 ]

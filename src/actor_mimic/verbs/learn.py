@@ -21,6 +21,7 @@ from actor_mimic.verbs.arguments import (
     Device,
     Number,
     OptionalAlgorithm,
+    OptionalDistillPreset,
     OptionalNumber,
     OptionalPath,
     OptionalPreset,
@@ -135,6 +136,15 @@ class Distill:
     """Tasks and teachers: a run (its last checkpoint, or RUN@best), a checkpoint directory, or an
     expert that comes with the package (zoo:NAME; see: actor-mimic zoo)."""
     common: OmitArgPrefixes[Common] = Common()
+    preset: OptionalDistillPreset = None
+    """paper: the printed formulas and hyper-parameters; authors-code: the update that the released
+    code makes. Left out: what suits few cores."""
+    head: Annotated[
+        Literal["shared", "per_task"] | None,
+        tyro.conf.arg(metavar="{shared,per_task}", help_behavior_hint=""),
+    ] = None
+    """shared: tasks share the outputs of the actions that both have; per_task: every task has its
+    own. Left out: shared."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""
@@ -147,6 +157,8 @@ class Distill:
             raise UsageError("every task needs exactly one teacher, a task was named twice")
         total = self.common.total_steps
         values: dict[str, Any] = {"tasks": list(named)}
+        given = {"preset": self.preset, "head": self.head}
+        values |= {name: value for name, value in given.items() if value is not None}
         if total is not None:
             values["steps_per_task"] = -(-total // max(1, len(named)))
         config = _build("distill", values, self.common)
