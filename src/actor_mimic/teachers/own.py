@@ -1,4 +1,4 @@
-"""Our own checkpoints as teachers: experts, transferred networks, and students."""
+"""Our own checkpoints as teachers: experts, transferred networks, students, and imports."""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,13 +7,17 @@ from torch import Tensor, nn
 
 from actor_mimic.compute import Compute
 from actor_mimic.errors import DataError, did_you_mean
+from actor_mimic.networks.layered import LayeredNetwork
 from actor_mimic.networks.q_network import Output, QNetwork
 from actor_mimic.networks.student import Student
 from actor_mimic.storage.checkpoint import Checkpoint
 from actor_mimic.teachers.teacher import Teacher
 
 
-def load_network(checkpoint: Checkpoint) -> QNetwork | Student:
+Network = QNetwork | Student | LayeredNetwork
+
+
+def load_network(checkpoint: Checkpoint) -> Network:
     """The network that a checkpoint holds, on the CPU.
 
     Raises:
@@ -21,9 +25,11 @@ def load_network(checkpoint: Checkpoint) -> QNetwork | Student:
     """
     description = checkpoint.network
     try:
-        network: QNetwork | Student
+        network: Network
         if checkpoint.kind == "student":
             network = Student.from_json(description)
+        elif checkpoint.kind == "import":
+            network = LayeredNetwork.from_json(description)
         else:
             network = QNetwork.from_json(description)
     except (KeyError, TypeError, ValueError) as error:
@@ -47,6 +53,8 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], source: str)
             if expected.get(name) != found.get(name)
         ]
         raise DataError("\n".join([f"{source}: the tensors do not fit the network", *lines]))
+    if any(tensor.is_meta for tensor in network.state_dict().values()):
+        network.to_empty(device="cpu")
     network.load_state_dict(dict(tensors))
 
 
@@ -86,9 +94,15 @@ def load_teachers(
 
 
 def _teacher(
-    checkpoint: Checkpoint, task: str, network: QNetwork | Student, compute: Compute
+    checkpoint: Checkpoint, task: str, network: Network, compute: Compute
 ) -> Teacher:
-    q_network = network.network if isinstance(network, Student) else network
+    if isinstance(network, LayeredNetwork):
+        obs_shape, num_features = network.spec.obs_shape, network.num_features
+        scores = network.spec.scores
+    else:
+        torso = (network.network if isinstance(network, Student) else network).torso
+        obs_shape, num_features = torso.spec.obs_shape, torso.num_features
+        scores = "logits" if isinstance(network, Student) else "values"
 
     def label(obs: Shaped[Tensor, "batch ..."]) -> Output:
         output = network(obs)
@@ -99,9 +113,10 @@ def _teacher(
     return Teacher(
         task=task,
         action_names=tuple(checkpoint.tasks[task]),
-        obs_shape=q_network.torso.spec.obs_shape,
-        num_features=q_network.torso.num_features,
+        obs_shape=obs_shape,
+        num_features=num_features,
         model_sha256=checkpoint.model_sha256,
         network=label,
         device=compute.device,
+        scores=scores,
     )

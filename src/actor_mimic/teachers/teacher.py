@@ -26,6 +26,7 @@ class Teacher:
         model_sha256: names its weights, in manifests and in measured scores.
         network: raw observations on the device to scores over ``action_names`` and features.
         device: where it computes.
+        scores: what they are: ``values`` (expected returns) or ``logits`` of a policy.
     """
 
     task: str
@@ -35,6 +36,7 @@ class Teacher:
     model_sha256: str
     network: Callable[[Shaped[Tensor, "batch ..."]], Output]
     device: str
+    scores: str = "values"
 
     @torch.no_grad()
     def label(self, obs: Shaped[Tensor, "batch ..."]) -> Output:

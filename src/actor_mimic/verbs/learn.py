@@ -32,6 +32,7 @@ from actor_mimic.verbs.arguments import (
     named_value,
     notice,
 )
+from actor_mimic.verbs.foreign import teacher_argument
 
 if TYPE_CHECKING:
     from actor_mimic.storage.records import Record
@@ -131,7 +132,8 @@ class Distill:
             tyro.conf.arg(metavar="TASK=CHECKPOINT [TASK=CHECKPOINT ...]", help_behavior_hint=""),
         ]
     ]
-    """Tasks and teachers: a run (its last checkpoint, or RUN@best) or a checkpoint directory."""
+    """Tasks and teachers: a run (its last checkpoint, or RUN@best), a checkpoint directory, or
+    another library's file, which is imported into the run first (see: actor-mimic import)."""
     common: OmitArgPrefixes[Common] = Common()
 
     def run(self) -> int:
@@ -148,7 +150,8 @@ class Distill:
         if total is not None:
             values["steps_per_task"] = -(-total // max(1, len(named)))
         config = _build("distill", values, self.common)
-        checkpoints = {task: checkpoint_argument(where) for task, where in named.items()}
+        path = self.common.run_dir or _default_dir("student", *named, self.common.seed)
+        checkpoints = {t: teacher_argument(where, t, path) for t, where in named.items()}
         for task, checkpoint in checkpoints.items():
             if task not in checkpoint.tasks:
                 # Before a run directory is made for what can never begin.
@@ -156,7 +159,6 @@ class Distill:
                     f"{checkpoint.path} plays {', '.join(checkpoint.tasks)}, not {task}"
                     f"{did_you_mean(task, checkpoint.tasks)}"
                 )
-        path = self.common.run_dir or _default_dir("student", *named, self.common.seed)
         return _learn(run_distill, config, path, "student", self.common, checkpoints)
 
 
