@@ -17,17 +17,19 @@ class StackedImages(gymnasium.Env):
     """What Stable-Baselines3 sees of an Atari game behind its own wrappers."""
 
     observation_space = Box(0, 255, (84, 84, 4), np.uint8)
-    action_space = Discrete(6)
+
+    def __init__(self, num_actions: int) -> None:
+        self.action_space = Discrete(num_actions)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed, options=options)
         return np.zeros((84, 84, 4), np.uint8), {}
 
-    def step(self, action):
+    def step(self, _):
         return np.zeros((84, 84, 4), np.uint8), 0.0, False, False, {}
 
 
-def sb3_agent(algorithm: str, policy: str, path: Path, **policy_kwargs):
+def sb3_agent(algorithm: str, policy: str, path: Path, num_actions: int = 6, **policy_kwargs):
     """An untrained agent, saved by its library."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -38,7 +40,7 @@ def sb3_agent(algorithm: str, policy: str, path: Path, **policy_kwargs):
         small = {"buffer_size": 10} if algorithm.endswith("DQN") else {"n_steps": 8}
         if algorithm == "PPO":
             small["batch_size"] = 8
-        env = gymnasium.make("CartPole-v1") if policy == "MlpPolicy" else StackedImages()
+        env = gymnasium.make("CartPole-v1") if policy == "MlpPolicy" else StackedImages(num_actions)
         agent = cls(policy, env, seed=3, device="cpu", policy_kwargs=policy_kwargs, **small)
         agent.save(path)
     return agent

@@ -17,8 +17,10 @@ from torch import nn
 from actor_mimic.compute import Compute
 from actor_mimic.errors import CannotCreateError, ConfigError, DataError
 from actor_mimic.storage.checkpoint import read_checkpoint, resolve_checkpoint
-from actor_mimic.teachers.foreign import ImportOptions, import_teacher
+from actor_mimic.teachers.foreign import ImportOptions, build, import_teacher
 from actor_mimic.teachers.own import load_teacher
+from actor_mimic.teachers.sb3 import from_sb3
+from actor_mimic.teachers.weights import read_weights
 
 COMPUTE = Compute("cpu", "float32", 1)
 TASKS = {"MlpPolicy": VECTOR_TASK, "CnnPolicy": IMAGE_TASK}
@@ -28,6 +30,15 @@ def scores_of(directory, task, obs):
     """From the directory alone, as `evaluate` and `distill` read it."""
     teacher = load_teacher(resolve_checkpoint(directory), task, COMPUTE)
     return teacher, teacher.label(torch.from_numpy(obs))
+
+
+def from_shape(path, obs_shape):
+    """The import for a task that shows something else."""
+    weights = read_weights(path)
+    imported = from_sb3(
+        weights.tensors, str(path), obs_shape=obs_shape, num_actions=2, activation=None
+    )
+    return build(imported, str(path))
 
 
 @pytest.mark.parametrize("policy", TASKS)
@@ -81,9 +92,7 @@ def test_hidden_layers_behind_convolutions_have_the_other_activation(tmp_path):
 
 
 def test_the_actors_own_features_are_taken_where_the_critic_has_others(tmp_path):
-    agent = sb3_agent(
-        "PPO", "CnnPolicy", tmp_path / "agent.zip", share_features_extractor=False
-    )
+    agent = sb3_agent("PPO", "CnnPolicy", tmp_path / "agent.zip", share_features_extractor=False)
     obs = observations("CnnPolicy", 4)
 
     import_teacher(tmp_path / "agent.zip", tmp_path / "imported", ImportOptions(IMAGE_TASK))
@@ -178,29 +187,40 @@ def test_another_tasks_agent_is_refused(tmp_path, policy, task, message):
         import_teacher(tmp_path / "agent.zip", tmp_path / "imported", ImportOptions(task))
 
 
+def test_quantiles_that_could_be_another_tasks_are_refused_unless_their_number_is_said(tmp_path):
+    agent = sb3_agent("QRDQN", "MlpPolicy", tmp_path / "agent.zip", n_quantiles=300)
+    obs = observations("MlpPolicy")
+    # 600 outputs are 200 quantiles of three actions as well.
+    with pytest.raises(DataError, match="2 actions of 200 quantiles each, got 600 outputs"):
+        import_teacher(tmp_path / "agent.zip", tmp_path / "i", ImportOptions(VECTOR_TASK))
+
+    options = ImportOptions(VECTOR_TASK, quantiles=300)
+    import_teacher(tmp_path / "agent.zip", tmp_path / "imported", options)
+
+    _, output = scores_of(tmp_path / "imported", VECTOR_TASK, obs)
+    np.testing.assert_allclose(output.scores, sb3_scores(agent, obs), atol=1e-5, rtol=0)
+
+
 def test_an_agent_of_the_same_actions_and_other_observations_is_refused(tmp_path):
-    sb3_agent("DQN", "CnnPolicy", tmp_path / "agent.zip")
+    sb3_agent("DQN", "CnnPolicy", tmp_path / "images.zip", num_actions=2)
+    sb3_agent("DQN", "MlpPolicy", tmp_path / "vector.zip")
 
     with pytest.raises(DataError, match="does not fit the task's observations"):
-        # Six actions in a taxi, but no images.
-        import_teacher(tmp_path / "agent.zip", tmp_path / "i", ImportOptions("gym:Vector-v0"))
+        import_teacher(tmp_path / "images.zip", tmp_path / "i", ImportOptions(VECTOR_TASK))
+    with pytest.raises(DataError, match=r"layers.0.weight: expected \(64, 2\), got \(64, 4\)"):
+        from_shape(tmp_path / "vector.zip", (2,))
 
 
 def test_layers_that_the_librarys_own_policies_have_not_are_refused(tmp_path):
-    sb3_agent(
-        "PPO", "MlpPolicy", tmp_path / "agent.zip", net_arch={"pi": [8], "vf": [8]}, use_sde=False
-    )
-    from actor_mimic.teachers.sb3 import from_sb3
-    from actor_mimic.teachers.weights import read_weights
-
+    sb3_agent("PPO", "MlpPolicy", tmp_path / "agent.zip", net_arch={"pi": [8], "vf": [8]})
     tensors = read_weights(tmp_path / "agent.zip").tensors
     known = {"obs_shape": (4,), "num_actions": 2, "activation": None}
-    with pytest.raises(DataError, match="others beside them: norm.weight"):
+    with pytest.raises(DataError, match=r"others beside them: norm\.weight"):
         from_sb3(tensors | {"norm.weight": torch.ones(8)}, "x", **known)
     with pytest.raises(DataError, match="for discrete actions"):
         from_sb3(tensors | {"log_std": torch.ones(2)}, "x", **known)
+    odd = {"features_extractor.cnn.0.weight": torch.ones(8, 4, 5, 5)}
     with pytest.raises(DataError, match=r"kernel of 8 x 8"):
-        odd = {"features_extractor.cnn.0.weight": torch.ones(8, 4, 5, 5)}
         from_sb3(tensors | odd, "x", **known)
 
 

@@ -23,7 +23,7 @@ import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from actor_mimic.errors import DataError, UnsafeError
 from actor_mimic.storage.durable import open_regular
@@ -51,9 +51,11 @@ _GLOBALS = frozenset(
     }
 )
 _OPCODES = frozenset(
-    "PROTO STOP MARK EMPTY_DICT EMPTY_TUPLE EMPTY_LIST TUPLE TUPLE1 TUPLE2 TUPLE3 DICT LIST "
-    "BINUNICODE BININT BININT1 BININT2 LONG1 BINFLOAT NONE NEWTRUE NEWFALSE GLOBAL BINPERSID "
-    "REDUCE BUILD SETITEM SETITEMS APPEND APPENDS BINPUT LONG_BINPUT BINGET LONG_BINGET".split()
+    {"PROTO", "STOP", "MARK", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "DICT", "LIST"}
+    | {"EMPTY_DICT", "EMPTY_TUPLE", "EMPTY_LIST", "NONE", "NEWTRUE", "NEWFALSE"}
+    | {"BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINPERSID"}
+    | {"GLOBAL", "REDUCE", "BUILD", "SETITEM", "SETITEMS", "APPEND", "APPENDS"}
+    | {"BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"}
 )
 
 
@@ -106,7 +108,7 @@ def open_foreign(path: Path) -> ForeignFile:
     )
 
 
-def _scan(file: IO[bytes]) -> tuple[str, int]:
+def _scan(file: io.BufferedIOBase) -> tuple[str, int]:
     """Hash of the file, and how many members all zips in it can have."""
     digest, members = hashlib.sha256(), 0
     while chunk := file.read(_CHUNK):
@@ -115,12 +117,14 @@ def _scan(file: IO[bytes]) -> tuple[str, int]:
     return digest.hexdigest(), members
 
 
-def _peek(file: IO[bytes], offset: int, length: int) -> bytes:
+def _peek(file: io.BufferedIOBase, offset: int, length: int) -> bytes:
     file.seek(offset)
     return file.read(length)
 
 
-def _open_zip(path: Path, file: IO[bytes], size: int) -> tuple[Literal["sb3", "torch"], bytes]:
+def _open_zip(
+    path: Path, file: io.BufferedIOBase, size: int
+) -> tuple[Literal["sb3", "torch"], bytes]:
     with _zip(path, file) as archive:
         names = _check_members(path, archive, size)
         if "policy.pth" not in names:
@@ -133,7 +137,7 @@ def _open_zip(path: Path, file: IO[bytes], size: int) -> tuple[Literal["sb3", "t
         return "sb3", _repack(where, archive, _check_members(where, archive, len(inner)))
 
 
-def _zip(path: Path, file: IO[bytes]) -> zipfile.ZipFile:
+def _zip(path: Path, file: io.BufferedIOBase) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
     # Whatever the parser trips over is damage; it promises no exception of its own.
@@ -263,7 +267,7 @@ def _check_pickle(path: Path, content: bytes) -> None:
             _unsafe(path, "a pickle of tensors", f"a call of {argument!r:.100}")
 
 
-def _read_safetensors(path: Path, file: IO[bytes], size: int) -> bytes:
+def _read_safetensors(path: Path, file: io.BufferedIOBase, size: int) -> bytes:
     length = int.from_bytes(_peek(file, 0, 8), "little")
     if length > MAX_HEADER_BYTES:
         _unsafe(path, f"a header of at most {MAX_HEADER_BYTES} bytes", f"{length}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from actor_mimic.errors import DataError
 from actor_mimic.networks.layered import Layer, LayeredSpec
-from actor_mimic.teachers.layout import Imported, Parts, rows_per_action
+from actor_mimic.teachers.layout import Imported, Parts
 
 _NATURE = (0, 2, 4, 7, 9)  # places of the layers with weights
 _IMPALA = (0, 1, 2, 5, 7)
@@ -67,10 +67,11 @@ def from_cleanrl(
         bins, kind = len(head["support"]), "expectation"
         layout += "-c51"
     parts.finish()
-    rows = rows_per_action(len(head["head.bias"]), bins, source, "an output of the last layer")
-    if rows != num_actions:
+    rows = len(head["head.bias"])
+    if rows != bins * num_actions:
         raise DataError(
-            f"{source}: expected an agent for the task's {num_actions} actions, got one for {rows}"
+            f"{source}: expected an agent for the task's {num_actions} actions, got one for "
+            f"{rows / bins:g}"
         )
     spec = LayeredSpec(obs_shape, tuple(parts.layers), num_actions, bins, kind)
     return Imported(layout, spec, parts.taken | head)

@@ -21,7 +21,7 @@ from actor_mimic.storage.run_dir import installed_versions
 from actor_mimic.teachers.cleanrl import from_cleanrl
 from actor_mimic.teachers.layout import Imported
 from actor_mimic.teachers.own import load_tensors
-from actor_mimic.teachers.sb3 import from_sb3
+from actor_mimic.teachers.sb3 import QUANTILES, from_sb3
 from actor_mimic.teachers.weights import ForeignWeights, read_weights
 
 KIND = "import"
@@ -37,12 +37,14 @@ class ImportOptions:
         activation: of the hidden layers of an agent of Stable-Baselines3; None for its default.
         obs_stats: a JSON file with the observations' ``mean`` and ``var`` (lists), ``epsilon`` and
             ``clip`` (numbers), by which the agent's observations were normalised.
+        quantiles: of each action of a QR-DQN agent.
         claimed_score: what its author says that it scores.
     """
 
     task: str
     activation: str | None = None
     obs_stats: Path | None = None
+    quantiles: int = QUANTILES
     claimed_score: float | None = None
 
 
@@ -68,9 +70,9 @@ def import_teacher(
         raise ConfigError(f"the claimed score must be finite, got {options.claimed_score}")
     weights = read_weights(path)
     shape, actions = _task(options.task)
-    imported = _recognise(weights, str(path), shape, len(actions), options.activation)
+    imported = _recognise(weights, str(path), shape, len(actions), options)
     imported = _normalised(imported, options.obs_stats)
-    network = _network(imported, str(path))
+    network = build(imported, str(path))
     manifest = {
         "kind": KIND,
         "tasks": {options.task: list(actions)},
@@ -118,10 +120,13 @@ def _recognise(
     source: str,
     obs_shape: tuple[int, ...],
     num_actions: int,
-    activation: str | None,
+    options: ImportOptions,
 ) -> Imported:
+    activation = options.activation
     if activation is not None:
         check_choice("activation", activation, ACTIVATIONS)
+    if options.quantiles < 1:
+        raise ConfigError(f"quantiles must be at least 1, got {options.quantiles}")
     try:
         if weights.kind == "sb3" or not any(n.startswith("network.") for n in weights.tensors):
             return from_sb3(
@@ -130,6 +135,7 @@ def _recognise(
                 obs_shape=obs_shape,
                 num_actions=num_actions,
                 activation=activation,
+                quantiles=options.quantiles,
             )
         if activation is not None:
             raise ConfigError(f"activation = {activation}: the layers of CleanRL all have relu")
@@ -148,9 +154,9 @@ def _normalised(imported: Imported, obs_stats: Path | None) -> Imported:
     content = parse_json(read_regular(obs_stats, max_bytes=MAX_STATS_BYTES), path=obs_stats)
     if not isinstance(content, dict) or set(content) != {"mean", "var", "epsilon", "clip"}:
         raise DataError(f"{obs_stats}: expected mean, var, epsilon and clip, got {content!r:.200}")
-    numbers = [
-        _numbers(obs_stats, name, content[name], length) for name in ("mean", "var")
-    ] + [_numbers(obs_stats, name, [content[name]], 1) for name in ("epsilon", "clip")]
+    numbers = [_numbers(obs_stats, name, content[name], length) for name in ("mean", "var")] + [
+        _numbers(obs_stats, name, [content[name]], 1) for name in ("epsilon", "clip")
+    ]
     mean, var, epsilon, clip = numbers
     if not bool((var + epsilon > 0).all()) or not float(clip) > 0:
         raise DataError(f"{obs_stats}: expected a positive var + epsilon and a positive clip")
@@ -171,7 +177,12 @@ def _numbers(path: Path, name: str, values: Any, length: int) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def _network(imported: Imported, source: str) -> LayeredNetwork:
+def build(imported: Imported, source: str) -> LayeredNetwork:
+    """The network, on the CPU.
+
+    Raises:
+        DataError: if its tensors do not fit each other or the task's observations.
+    """
     try:
         network = LayeredNetwork(imported.spec)
     except ValueError as error:

@@ -135,20 +135,6 @@ class Parts:
         return shape[0] if shape else 0
 
 
-def rows_per_action(rows: int, num_actions: int, source: str, what: str) -> int:
-    """How many rows of an output layer belong to one action.
-
-    Raises:
-        DataError: if the rows cannot be shared out.
-    """
-    if rows % num_actions:
-        raise DataError(
-            f"{source}: expected {what} for each of the task's {num_actions} actions, got {rows} "
-            "outputs"
-        )
-    return rows // num_actions
-
-
 def by_action(head: Tensor, num_actions: int) -> Tensor:
     """Rows sorted by bin, then action, as rows sorted by action, then bin."""
     return torch.cat(list(head.unflatten(0, (-1, num_actions)).unbind(1)))

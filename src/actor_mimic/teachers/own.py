@@ -13,7 +13,6 @@ from actor_mimic.networks.student import Student
 from actor_mimic.storage.checkpoint import Checkpoint
 from actor_mimic.teachers.teacher import Teacher
 
-
 Network = QNetwork | Student | LayeredNetwork
 
 
@@ -93,9 +92,7 @@ def load_teachers(
     return {task: _teacher(checkpoint, task, network, compute) for task in tasks}
 
 
-def _teacher(
-    checkpoint: Checkpoint, task: str, network: Network, compute: Compute
-) -> Teacher:
+def _teacher(checkpoint: Checkpoint, task: str, network: Network, compute: Compute) -> Teacher:
     if isinstance(network, LayeredNetwork):
         obs_shape, num_features = network.spec.obs_shape, network.num_features
         scores = network.spec.scores

@@ -6,13 +6,15 @@ and A2C, which may be overridden; convolutions as in Mnih et al. (2015) with ReL
 """
 
 from collections.abc import Mapping
+from typing import NoReturn
 
 from torch import Tensor
 
 from actor_mimic.errors import DataError
 from actor_mimic.networks.layered import LayeredSpec
-from actor_mimic.teachers.layout import Imported, Parts, by_action, rows_per_action
+from actor_mimic.teachers.layout import Imported, Parts, by_action
 
+QUANTILES = 200  # of QR-DQN, unless its author chose others
 # How the names of each algorithm's network begin; its output layer is the last of these.
 _VALUE_NETS = {"sb3-dqn": "q_net", "sb3-qrdqn": "quantile_net"}
 _EXPECTED = "q_net.q_net.* (DQN), quantile_net.quantile_net.* (QR-DQN) or action_net.* (PPO, A2C)"
@@ -25,6 +27,7 @@ def from_sb3(
     obs_shape: tuple[int, ...],
     num_actions: int,
     activation: str | None,
+    quantiles: int = QUANTILES,
 ) -> Imported:
     """A policy of Stable-Baselines3 as a network of ours.
 
@@ -34,6 +37,8 @@ def from_sb3(
         obs_shape: what the task shows.
         num_actions: what it can be asked to do.
         activation: of the hidden layers; None for the library's default.
+        quantiles: of each action, if it is QR-DQN. Its file does not say: 400 outputs may be 200
+            quantiles of two actions, or 100 of four.
 
     Raises:
         DataError: if it is another algorithm's, or has layers that the library's own policies
@@ -44,9 +49,8 @@ def from_sb3(
         return _actor_critic(parts, source, obs_shape, num_actions, activation or "tanh")
     for layout, net in _VALUE_NETS.items():
         if parts.has(f"{net}.{net}."):
-            return _value_net(
-                parts, layout, net, source, obs_shape, num_actions, activation or "relu"
-            )
+            bins = quantiles if layout == "sb3-qrdqn" else 1
+            return _value_net(parts, layout, source, obs_shape, num_actions, bins, activation)
     raise DataError(
         f"{source}: expected tensors named {_EXPECTED}, for discrete actions, got "
         f"{', '.join(sorted(tensors))[:300]}"
@@ -56,22 +60,28 @@ def from_sb3(
 def _value_net(
     parts: Parts,
     layout: str,
-    net: str,
     source: str,
     obs_shape: tuple[int, ...],
     num_actions: int,
-    activation: str,
+    bins: int,
+    activation: str | None,
 ) -> Imported:
+    net = _VALUE_NETS[layout]
     parts.drop(f"{net}_target.")
     _add_extractor(parts, f"{net}.features_extractor.")
     *hidden, last = parts.indices(f"{net}.{net}.")
     for index in hidden:
-        parts.add_linear(f"{net}.{net}.{index}", activation)
+        parts.add_linear(f"{net}.{net}.{index}", activation or "relu")
     head = {part: parts.take(f"{net}.{net}.{last}.{part}", n) for part, n in _HEAD}
     parts.finish()
-    bins = rows_per_action(len(head["bias"]), num_actions, source, "as many outputs")
-    if layout == "sb3-dqn" and bins != 1:
-        _refuse_actions(source, len(head["bias"]), num_actions)
+    rows = len(head["bias"])
+    if layout == "sb3-qrdqn" and rows != bins * num_actions:
+        raise DataError(
+            f"{source}: expected {num_actions} actions of {bins} quantiles each, got {rows} "
+            "outputs; import it with --quantiles N if its author chose another number"
+        )
+    if rows != bins * num_actions:
+        _refuse_actions(source, rows, num_actions)
     spec = LayeredSpec(obs_shape, tuple(parts.layers), num_actions, bins)
     # That library counts actions fastest, we count quantiles fastest.
     weights = {f"head.{part}": by_action(tensor, num_actions) for part, tensor in head.items()}
@@ -114,7 +124,7 @@ def _add_extractor(parts: Parts, prefix: str) -> None:
         parts.add_linear(f"{prefix}linear.0", "relu")
 
 
-def _refuse_actions(source: str, found: int, num_actions: int) -> None:
+def _refuse_actions(source: str, found: int, num_actions: int) -> NoReturn:
     raise DataError(
         f"{source}: expected an agent for the task's {num_actions} actions, got one for {found}"
     )

@@ -65,7 +65,7 @@ def read_weights(path: Path) -> ForeignWeights:
     # PyTorch promises no exception of its own; the file has been looked through, so what is left
     # is damage.
     except Exception as error:
-        raise DataError(f"{path}: expected tensors, but {str(error):.300}") from error
+        raise DataError(f"{path}: expected tensors, but {error!s:.300}") from error
     if isinstance(loaded, Mapping) and isinstance(loaded.get(CLEANRL_WEIGHTS), Mapping):
         loaded = loaded[CLEANRL_WEIGHTS]
     return ForeignWeights(file.kind, file.sha256, _check_tensors(path, loaded))
@@ -102,7 +102,7 @@ def _check_memory(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Two tensors are the same memory, as tied weights are, or none of it."""
     places: dict[int, set[tuple[int, int]]] = {}
     for tensor in tensors.values():
-        start = tensor.storage_offset() * tensor.element_size()
+        start = int(tensor.storage_offset()) * tensor.element_size()
         place = (start, start + tensor.numel() * tensor.element_size())
         places.setdefault(tensor.untyped_storage().data_ptr(), set()).add(place)
     for taken in places.values():

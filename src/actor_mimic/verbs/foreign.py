@@ -4,15 +4,24 @@ Imports that need PyTorch wait until a verb runs, and until a foreign file has b
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional
 
 from actor_mimic.errors import UsageError
-from actor_mimic.verbs.arguments import OptionalPath, Switch, Task, checkpoint_argument, notice
+from actor_mimic.verbs.arguments import (
+    Number,
+    OptionalPath,
+    Switch,
+    Task,
+    checkpoint_argument,
+    notice,
+)
 
 if TYPE_CHECKING:
     from actor_mimic.storage.checkpoint import Checkpoint
@@ -44,6 +53,8 @@ class Import:
     """Of the hidden layers. Left out: relu for DQN and QR-DQN, tanh for PPO and A2C."""
     obs_stats: OptionalPath = None
     """JSON with mean, var, epsilon and clip, if observations were normalised (VecNormalize)."""
+    quantiles: Number = 200
+    """Of each action, if it is a QR-DQN agent: its file does not say how many."""
     claimed_score: Annotated[
         float | None, tyro.conf.arg(metavar="SCORE", help_behavior_hint="")
     ] = None
@@ -53,14 +64,13 @@ class Import:
 
     def run(self) -> int:
         """Does it; returns the exit code."""
-        checkpoint = import_file(
-            self.file,
-            self.task,
-            self.output,
-            activation=self.activation,
-            obs_stats=self.obs_stats,
-            claimed_score=self.claimed_score,
-        )
+        given = {
+            "activation": self.activation,
+            "obs_stats": self.obs_stats,
+            "quantiles": self.quantiles,
+            "claimed_score": self.claimed_score,
+        }
+        checkpoint = import_file(self.file, self.task, self.output, given)
         if self.json:
             facts = {"path": str(self.output), "checkpoint": str(checkpoint.path)}
             print(json.dumps(facts | {"model_sha256": checkpoint.model_sha256}))
@@ -70,15 +80,15 @@ class Import:
 
 
 def import_file(
-    name: str,
-    task: str,
-    directory: Path,
-    *,
-    activation: str | None = None,
-    obs_stats: Path | None = None,
-    claimed_score: float | None = None,
+    name: str, task: str, directory: Path, options: Mapping[str, Any] = MappingProxyType({})
 ) -> "Checkpoint":
     """Imports what a user named as a foreign file.
+
+    Args:
+        name: a path.
+        task: what the agent plays.
+        directory: where the import goes.
+        options: the other fields of `ImportOptions`.
 
     Raises:
         ActorMimicError: as `import_teacher`.
@@ -95,8 +105,7 @@ def import_file(
     open_foreign(path)
     from actor_mimic.teachers.foreign import ImportOptions, import_teacher
 
-    options = ImportOptions(task, activation, obs_stats, claimed_score)
-    return import_teacher(path, directory, options, origin=origin)
+    return import_teacher(path, directory, ImportOptions(task, **options), origin=origin)
 
 
 def teacher_argument(name: str, task: str, run_dir: Path) -> "Checkpoint":
