@@ -52,10 +52,10 @@ def test_scores_are_those_of_the_librarys_own_network(tmp_path, algorithm, polic
     teacher, output = scores_of(tmp_path / "imported", task, obs)
     scores, expected = output.scores.numpy(), sb3_scores(agent, obs)
     if algorithm in ("PPO", "A2C"):
-        assert teacher.scores == "logits"
+        assert teacher.scores_are_logits
         scores = torch.log_softmax(output.scores, dim=1).numpy()
     else:
-        assert teacher.scores == "values"
+        assert not teacher.scores_are_logits
     np.testing.assert_allclose(scores, expected, atol=1e-5, rtol=0)
     assert np.abs(expected).max() > 1e-3
     assert output.features.shape == (len(obs), teacher.num_features)

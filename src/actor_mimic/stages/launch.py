@@ -45,13 +45,12 @@ from actor_mimic.storage.run_dir import (
     open_run,
     read_run_json,
 )
+from actor_mimic.teachers.callables import TeacherSource
 from actor_mimic.teachers.own import check_plays
 
 RESUMABLE_KEYS = frozenset(
     {"record_every_steps", "eval_every_steps", "checkpoint_every_steps", "checkpoint_replay"}
 )
-
-
 _KEPT = {True: "on", False: "off"}
 
 
@@ -153,7 +152,7 @@ def run_transfer(
 
 
 def run_distill(
-    config: DistillConfig, launch: Launch, teachers: Mapping[str, Checkpoint]
+    config: DistillConfig, launch: Launch, teachers: Mapping[str, TeacherSource]
 ) -> Iterator[Record]:
     """Trains one student from one teacher per task.
 

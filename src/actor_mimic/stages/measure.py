@@ -13,10 +13,10 @@ from actor_mimic.stages.evaluate import (
     evaluation_json,
     play_games,
 )
-from actor_mimic.storage.checkpoint import Checkpoint
 from actor_mimic.storage.durable import json_bytes, replace_file
 from actor_mimic.storage.records import Record
 from actor_mimic.storage.run_dir import installed_versions, read_run_json, slug
+from actor_mimic.teachers.callables import TeacherSource
 from actor_mimic.teachers.teacher import Teacher
 
 RANDOM = "random"
@@ -144,7 +144,7 @@ def _kept(run: Path, file_name: str, task: str) -> TaskScores | None:
 
 
 def measure_references(
-    loaded: Sequence[Teacher], checkpoints: Mapping[str, Checkpoint], measuring: Measuring
+    loaded: Sequence[Teacher], checkpoints: Mapping[str, TeacherSource], measuring: Measuring
 ) -> Iterator[Record]:
     """Scores of every teacher and of random play in its task, as records."""
     if not measuring.episodes:

@@ -95,11 +95,11 @@ def load_teachers(
 def _teacher(checkpoint: Checkpoint, task: str, network: Network, compute: Compute) -> Teacher:
     if isinstance(network, LayeredNetwork):
         obs_shape, num_features = network.spec.obs_shape, network.num_features
-        scores = network.spec.scores
+        are_logits = network.spec.scores == "logits"
     else:
         torso = (network.network if isinstance(network, Student) else network).torso
         obs_shape, num_features = torso.spec.obs_shape, torso.num_features
-        scores = "logits" if isinstance(network, Student) else "values"
+        are_logits = isinstance(network, Student)
 
     def label(obs: Shaped[Tensor, "batch ..."]) -> Output:
         output = network(obs)
@@ -115,5 +115,5 @@ def _teacher(checkpoint: Checkpoint, task: str, network: Network, compute: Compu
         model_sha256=checkpoint.model_sha256,
         network=label,
         device=compute.device,
-        scores=scores,
+        scores_are_logits=are_logits,
     )

@@ -3,7 +3,9 @@
 Imports that need PyTorch wait until a verb runs, and until a foreign file has been looked through.
 """
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from actor_mimic.errors import UsageError
+from actor_mimic.errors import ConfigError, UsageError
 from actor_mimic.verbs.arguments import (
     Number,
     OptionalPath,
@@ -25,6 +27,9 @@ from actor_mimic.verbs.arguments import (
 
 if TYPE_CHECKING:
     from actor_mimic.storage.checkpoint import Checkpoint
+    from actor_mimic.teachers.callables import TeacherSource
+
+HUB = "hf:"
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ def import_file(
     """Imports what a user named as a foreign file.
 
     Args:
-        name: a path.
+        name: a path, or ``hf:OWNER/REPO/FILE@COMMIT``.
         task: what the agent plays.
         directory: where the import goes.
         options: the other fields of `ImportOptions`.
@@ -96,6 +101,10 @@ def import_file(
     from actor_mimic.teachers.archives import open_foreign
 
     path, origin = Path(name), None
+    if name.startswith(HUB):
+        from actor_mimic.teachers.hub import download
+
+        path, origin = download(name), name
     if not path.is_file():
         came = "a directory" if path.is_dir() else "nothing of that name"
         raise UsageError(f"{name}: expected a file to import, got {came}")
@@ -108,19 +117,48 @@ def import_file(
     return import_teacher(path, directory, ImportOptions(task, **options), origin=origin)
 
 
-def teacher_argument(name: str, task: str, run_dir: Path) -> "Checkpoint":
-    """What a user names as the teacher of a task: a checkpoint, or a foreign file.
+def teacher_argument(name: str, task: str, run_dir: Path) -> "TeacherSource":
+    """What a user names as the teacher of a task: a checkpoint, a foreign file, a function.
 
     A foreign file is imported into the run's ``teachers``, under its own hash: the same command on
     an unfinished run finds the same import there.
 
     Raises:
-        ActorMimicError: as `checkpoint_argument` and `import_file`.
+        ActorMimicError: as `checkpoint_argument`, `import_file` and `load_callable`.
     """
-    if not Path(name).is_file():
-        return checkpoint_argument(name)
-    from actor_mimic.storage.durable import file_sha256
-    from actor_mimic.storage.run_dir import slug
+    if name.startswith(HUB) or Path(name).is_file():
+        from actor_mimic.storage.run_dir import slug
 
-    digest = file_sha256(Path(name).resolve())
-    return import_file(name, task, run_dir / "teachers" / f"{slug(task)[:60]}-{digest[:16]}")
+        home = f"{slug(task)[:60]}-{_digest(name)[:16]}"
+        return import_file(name, task, run_dir / "teachers" / home)
+    if not os.path.lexists(name):
+        from actor_mimic.teachers.callables import is_callable_name, load_callable
+
+        if is_callable_name(name):
+            return load_callable(name, task)
+    return checkpoint_argument(name)
+
+
+def _digest(name: str) -> str:
+    from actor_mimic.storage.durable import file_sha256
+
+    if name.startswith(HUB):
+        # Of one commit: the name decides what is in the file.
+        return hashlib.sha256(name.encode()).hexdigest()
+    return file_sha256(Path(name).resolve())
+
+
+def check_features(teachers: Mapping[str, "TeacherSource"], feature_weight: float) -> None:
+    """Refuses to regress on the features of a teacher that gives none.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    from actor_mimic.teachers.callables import CallableTeacher
+
+    for teacher in teachers.values():
+        if feature_weight and isinstance(teacher, CallableTeacher) and not teacher.has_features:
+            raise ConfigError(
+                f"{teacher.name} gives no features, and feature_weight is {feature_weight:g}: let "
+                "it return scores and features, or add --set feature_weight=0"
+            )

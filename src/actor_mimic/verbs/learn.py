@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
-from actor_mimic.config import Config, NetworkConfig, build_config, to_json
+from actor_mimic.config import Config, DistillConfig, NetworkConfig, build_config, to_json
 from actor_mimic.errors import ConfigError, DataError, UsageError, did_you_mean
 from actor_mimic.presets import DEFAULT_PRESET
 from actor_mimic.verbs.arguments import (
@@ -32,7 +32,7 @@ from actor_mimic.verbs.arguments import (
     named_value,
     notice,
 )
-from actor_mimic.verbs.foreign import teacher_argument
+from actor_mimic.verbs.foreign import check_features, teacher_argument
 
 if TYPE_CHECKING:
     from actor_mimic.storage.records import Record
@@ -133,7 +133,8 @@ class Distill:
         ]
     ]
     """Tasks and teachers: a run (its last checkpoint, or RUN@best), a checkpoint directory, or
-    another library's file, which is imported into the run first (see: actor-mimic import)."""
+    another library's file, which is imported into the run first (see: actor-mimic import); or
+    MODULE:FUNCTION, a function of yours from observations to scores."""
     common: OmitArgPrefixes[Common] = Common()
 
     def run(self) -> int:
@@ -150,6 +151,7 @@ class Distill:
         if total is not None:
             values["steps_per_task"] = -(-total // max(1, len(named)))
         config = _build("distill", values, self.common)
+        assert isinstance(config, DistillConfig)
         path = self.common.run_dir or _default_dir("student", *named, self.common.seed)
         checkpoints = {t: teacher_argument(where, t, path) for t, where in named.items()}
         for task, checkpoint in checkpoints.items():
@@ -159,6 +161,7 @@ class Distill:
                     f"{checkpoint.path} plays {', '.join(checkpoint.tasks)}, not {task}"
                     f"{did_you_mean(task, checkpoint.tasks)}"
                 )
+        check_features(checkpoints, config.feature_weight)
         return _learn(run_distill, config, path, "student", self.common, checkpoints)
 
 
