@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import re
 import sys
 import types
 from pathlib import Path
@@ -21,13 +22,18 @@ from actor_mimic.errors import (
     UnsafeError,
     UsageError,
 )
+from actor_mimic.protocols import protocol_named
 from actor_mimic.recipes.load import load_recipe
+from actor_mimic.report.aggregate import collect
+from actor_mimic.report.tables import score_rows, show_mean, show_score
+from actor_mimic.stages.evaluate import play_games
 from actor_mimic.stages.launch import Launch, run_distill
 from actor_mimic.stages.transfer import with_network_of
 from actor_mimic.storage.checkpoint import resolve_checkpoint
 from actor_mimic.teachers.callables import is_callable_name, load_callable
 from actor_mimic.teachers.foreign import ImportOptions, import_teacher
 from actor_mimic.teachers.hub import download
+from actor_mimic.teachers.own import load_network, tasks_in_file
 from actor_mimic.teachers.player import load
 from actor_mimic.verbs.foreign import Import, check_features, import_file, teacher_argument
 
@@ -73,6 +79,32 @@ def test_a_file_is_imported_into_the_run_and_measured_before_it_teaches(tmp_path
     (measured,) = [r for r in records if r.values.get("who") == "teacher"]
     assert measured.values[f"{VECTOR_TASK}/episodes"] == 2
     assert list((run / "evaluations").glob(f"{teacher.model_sha256[:16]}-*.json"))
+
+
+def test_a_claimed_score_stands_beside_the_measured_one(tmp_path, agent):
+    options = ImportOptions(VECTOR_TASK, claimed_score=500.0)
+    teacher = import_teacher(agent, tmp_path / "imported", options)
+
+    records, _ = distilled(tmp_path / "run", {VECTOR_TASK: teacher})
+
+    (measured,) = [r.values for r in records if r.values.get("who") == "teacher"]
+    mean = measured[f"{VECTOR_TASK}/mean"]
+    assert measured[f"{VECTOR_TASK}/claimed"] == 500.0
+    assert measured[f"{VECTOR_TASK}/drop"] == pytest.approx(500.0 - mean)
+    (row,) = score_rows(collect(tmp_path / "run"))
+    assert show_score(row.expert).endswith("(claimed 500.0)")
+    assert show_mean(row.expert) == f"{mean:.1f} (claimed 500.0)"
+    assert "claimed" not in show_score(row.student)
+    assert "claimed" not in show_score(row.random)
+
+
+def test_a_module_that_only_a_checkpoint_names_is_not_imported(tmp_path, agent):
+    imported = import_teacher(agent, tmp_path / "imported", ImportOptions(VECTOR_TASK))
+    assert tasks_in_file(imported) == (VECTOR_TASK,)
+    imported.manifest["tasks"] = {"gym:evil_module:Env-v0": ["a", "b"]}
+
+    with pytest.raises(DataError, match="whose module would be imported"):
+        tasks_in_file(imported)
 
 
 def test_the_same_command_finds_the_same_import(tmp_path, agent):
@@ -138,8 +170,6 @@ def test_the_verb_says_what_it_made(tmp_path, agent, capsys):
 def test_a_manifest_that_describes_no_network_is_refused(tmp_path, agent, change):
     imported = import_teacher(agent, tmp_path / "imported", ImportOptions(VECTOR_TASK))
     imported.manifest["network"] |= change
-
-    from actor_mimic.teachers.own import load_network
 
     with pytest.raises(DataError):
         load_network(imported)
@@ -297,6 +327,28 @@ def test_a_function_without_features_teaches_scores_alone(tmp_path):
 def test_what_gives_no_scores_is_refused(name, error, match):
     with pytest.raises(error, match=match):
         load_callable(name, VECTOR_TASK)
+
+
+@pytest.mark.usefixtures("functions")
+def test_the_function_of_the_documentation_balances_the_pole_a_while(tmp_path):
+    text = (Path(__file__).parents[2] / "docs/bring-your-own-teacher.md").read_text()
+    (code,) = re.findall(r"```python\n# my_agents.py\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "my_agents.py").write_text(code)
+
+    teacher = load_callable("my_agents:lean", VECTOR_TASK).load(CPU)
+
+    scores = play_games(
+        teacher.act,
+        VECTOR_TASK,
+        episodes=4,
+        protocol=protocol_named("paper"),
+        epsilon=0.0,
+        seed=0,
+        num_threads=1,
+    )
+    *_, result = scores
+    assert result.mean > 30  # random play: about 22
+    assert not teacher.scores_are_logits
 
 
 @pytest.mark.usefixtures("functions")

@@ -46,7 +46,7 @@ from actor_mimic.storage.run_dir import (
     read_run_json,
 )
 from actor_mimic.teachers.callables import TeacherSource
-from actor_mimic.teachers.own import check_plays
+from actor_mimic.teachers.own import check_plays, tasks_in_file
 
 RESUMABLE_KEYS = frozenset(
     {"record_every_steps", "eval_every_steps", "checkpoint_every_steps", "checkpoint_replay"}
@@ -221,7 +221,7 @@ def run_evaluate(
     started = time.monotonic()
     if checkpoint is None and not config.tasks:
         raise ConfigError("random plays anything: tasks must be named")
-    tasks = config.tasks or tuple(checkpoint.tasks if checkpoint else ())
+    tasks = config.tasks or (tasks_in_file(checkpoint) if checkpoint else ())
     if checkpoint is not None:
         check_plays(checkpoint, tasks)
     compute = launch.compute()

@@ -6,6 +6,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from actor_mimic.compute import Compute
+from actor_mimic.envs.gymnasium import TASK_PREFIX
 from actor_mimic.errors import DataError, did_you_mean
 from actor_mimic.networks.layered import LayeredNetwork
 from actor_mimic.networks.q_network import Output, QNetwork
@@ -69,6 +70,21 @@ def check_plays(checkpoint: Checkpoint, tasks: Iterable[str]) -> None:
                 f"{checkpoint.path} plays {', '.join(checkpoint.tasks)}, not {task}"
                 f"{did_you_mean(task, checkpoint.tasks)}"
             )
+
+
+def tasks_in_file(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What a checkpoint plays, to be played because its file says so and nobody else did.
+
+    Raises:
+        DataError: if Gymnasium would import a module that the file names.
+    """
+    for task in checkpoint.tasks:
+        if ":" in task.removeprefix(TASK_PREFIX):
+            raise DataError(
+                f"{checkpoint.path} plays {task}, whose module would be imported: if you know it, "
+                "name the task yourself"
+            )
+    return tuple(checkpoint.tasks)
 
 
 def load_teacher(checkpoint: Checkpoint, task: str, compute: Compute) -> Teacher:
