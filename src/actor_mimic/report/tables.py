@@ -183,13 +183,21 @@ def protocols_note(collection: Collection) -> str:
 
 
 def show_score(score: Score | None) -> str:
-    """``12.3 [10.1, 14.0]``."""
-    if score is None:
-        return MISSING
-    if score.ci95 is None:
-        return show_number(score.mean)
+    """``12.3 [10.1, 14.0]``, and what was claimed, if something was."""
+    if score is None or score.ci95 is None:
+        return show_mean(score)
     low, high = score.ci95
-    return f"{show_number(score.mean)} [{show_number(low)}, {show_number(high)}]"
+    interval = f" [{show_number(low)}, {show_number(high)}]"
+    return f"{show_number(score.mean)}{interval}{_claim(score)}"
+
+
+def show_mean(score: Score | None) -> str:
+    """``12.3``, or ``12.3 (claimed 14.0)`` of an import whose author said so."""
+    return MISSING if score is None else f"{show_number(score.mean)}{_claim(score)}"
+
+
+def _claim(score: Score) -> str:
+    return "" if score.claimed is None else f" (claimed {show_number(score.claimed)})"
 
 
 def show_number(value: float | None) -> str:

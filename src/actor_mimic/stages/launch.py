@@ -26,12 +26,7 @@ from actor_mimic.stages.distill import DistillState
 from actor_mimic.stages.evaluate import Act
 from actor_mimic.stages.expert import expert_state, fresh_network, make_task_envs
 from actor_mimic.stages.fidelity import Fidelity
-from actor_mimic.stages.measure import (
-    RANDOM,
-    Measuring,
-    measure,
-    score_values,
-)
+from actor_mimic.stages.measure import RANDOM, Measuring, measure, score_values
 from actor_mimic.stages.players import live_players, load_each_once, players_when_asked
 from actor_mimic.stages.references import References
 from actor_mimic.stages.session import Evaluation, Session
@@ -46,7 +41,8 @@ from actor_mimic.storage.run_dir import (
     open_run,
     read_run_json,
 )
-from actor_mimic.teachers.own import check_plays
+from actor_mimic.teachers.callables import TeacherSource
+from actor_mimic.teachers.own import check_plays, tasks_in_file
 
 RESUMABLE_KEYS = frozenset(
     {"record_every_steps", "eval_every_steps", "checkpoint_every_steps", "checkpoint_replay"}
@@ -152,7 +148,7 @@ def run_transfer(
 
 
 def run_distill(
-    config: DistillConfig, launch: Launch, teachers: Mapping[str, Checkpoint]
+    config: DistillConfig, launch: Launch, teachers: Mapping[str, TeacherSource]
 ) -> Iterator[Record]:
     """Trains one student from one teacher per task.
 
@@ -217,7 +213,7 @@ def run_evaluate(
     started = time.monotonic()
     if checkpoint is None and not config.tasks:
         raise ConfigError("random plays anything: tasks must be named")
-    tasks = config.tasks or tuple(checkpoint.tasks if checkpoint else ())
+    tasks = config.tasks or (tasks_in_file(checkpoint) if checkpoint else ())
     if checkpoint is not None:
         check_plays(checkpoint, tasks)
     compute = launch.compute()

@@ -16,10 +16,10 @@ from actor_mimic.stages.distill import DistillState
 from actor_mimic.stages.evaluate import expert_normalised
 from actor_mimic.stages.fidelity import remaining_gaps
 from actor_mimic.stages.measure import RANDOM, Measuring, measure, measure_references
-from actor_mimic.storage.checkpoint import Checkpoint
 from actor_mimic.storage.durable import json_bytes, replace_file
 from actor_mimic.storage.records import Record
 from actor_mimic.storage.run_dir import read_run_json
+from actor_mimic.teachers.callables import TeacherSource
 from actor_mimic.teachers.teacher import Teacher
 from actor_mimic.temperatures import mean_entropy, temperature_for_entropy
 
@@ -34,13 +34,13 @@ class References:
     randoms: dict[str, float] = field(default_factory=dict)
 
     def measured(
-        self, state: DistillState, checkpoints: Mapping[str, Checkpoint], measuring: Measuring
+        self, state: DistillState, checkpoints: Mapping[str, TeacherSource], measuring: Measuring
     ) -> Iterator[Record]:
         """Measures what can be told before the student's first step, and records it.
 
         Args:
             state: whose teachers they are; it is given its measured temperatures, if it wants any.
-            checkpoints: of the teachers, by task.
+            checkpoints: where the teachers come from, by task.
             measuring: how games are played.
 
         Raises:
@@ -85,7 +85,7 @@ class References:
 
 def measured_temperatures(
     teachers: Sequence[Teacher],
-    checkpoints: Mapping[str, Checkpoint],
+    checkpoints: Mapping[str, TeacherSource],
     share: float,
     measuring: Measuring,
 ) -> dict[str, float]:
@@ -95,7 +95,7 @@ def measured_temperatures(
 
     Args:
         teachers: those whose scores are logits have their policies already, and are left out.
-        checkpoints: of the teachers, by task.
+        checkpoints: where the teachers come from, by task.
         share: of log(actions), which the mean entropy of its policy is to be.
         measuring: how games are played, and where the run is.
 
@@ -133,7 +133,7 @@ def measured_temperatures(
 
 
 def _scores_in_games(
-    teacher: Teacher, checkpoint: Checkpoint, measuring: Measuring
+    teacher: Teacher, source: TeacherSource, measuring: Measuring
 ) -> Float[Tensor, "observations actions"]:
     heard: list[Tensor] = []
 
@@ -142,7 +142,7 @@ def _scores_in_games(
         heard.append(scores.float().cpu())
         return scores.argmax(dim=1).cpu().numpy()
 
-    measure(act, teacher.model_sha256, teacher.task, measuring, also_look_in=checkpoint.run)
+    measure(act, teacher.model_sha256, teacher.task, measuring, also_look_in=source.run)
     if not heard:  # its figure was known: the same games are played again for the scores
         measuring.play(act, teacher.task, measuring.episodes)
     return torch.cat(heard)

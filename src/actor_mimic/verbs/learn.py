@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
-from actor_mimic.config import Config, NetworkConfig, build_config, to_json
+from actor_mimic.config import Config, DistillConfig, NetworkConfig, build_config, to_json
 from actor_mimic.errors import ConfigError, DataError, UsageError, did_you_mean
 from actor_mimic.presets import DEFAULT_PRESET
 from actor_mimic.verbs.arguments import (
@@ -33,6 +33,7 @@ from actor_mimic.verbs.arguments import (
     named_value,
     notice,
 )
+from actor_mimic.verbs.foreign import check_features, teacher_argument
 
 if TYPE_CHECKING:
     from actor_mimic.storage.records import Record
@@ -134,7 +135,9 @@ class Distill:
         ]
     ]
     """Tasks and teachers: a run (its last checkpoint, or RUN@best), a checkpoint directory, or an
-    expert that comes with the package (zoo:NAME; see: actor-mimic zoo)."""
+    expert that comes with the package (zoo:NAME; see: actor-mimic zoo); another library's file,
+    which is imported into the run first (see: actor-mimic import); or MODULE:FUNCTION, a function
+    of yours from observations to scores."""
     common: OmitArgPrefixes[Common] = Common()
     preset: OptionalDistillPreset = None
     """paper: the printed formulas and hyper-parameters; authors-code: the update that the released
@@ -162,7 +165,9 @@ class Distill:
         if total is not None:
             values["steps_per_task"] = -(-total // max(1, len(named)))
         config = _build("distill", values, self.common)
-        checkpoints = {task: checkpoint_argument(where) for task, where in named.items()}
+        assert isinstance(config, DistillConfig)
+        path = self.common.run_dir or _default_dir("student", *named, self.common.seed)
+        checkpoints = {t: teacher_argument(where, t, path) for t, where in named.items()}
         for task, checkpoint in checkpoints.items():
             if task not in checkpoint.tasks:
                 # Before a run directory is made for what can never begin.
@@ -170,7 +175,7 @@ class Distill:
                     f"{checkpoint.name} plays {', '.join(checkpoint.tasks)}, not {task}"
                     f"{did_you_mean(task, checkpoint.tasks)}"
                 )
-        path = self.common.run_dir or _default_dir("student", *named, self.common.seed)
+        check_features(checkpoints, config.feature_weight)
         return _learn(run_distill, config, path, "student", self.common, checkpoints)
 
 

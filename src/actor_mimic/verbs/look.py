@@ -65,7 +65,7 @@ class Evaluate:
         from actor_mimic.protocols import protocol_named
         from actor_mimic.stages.evaluate import evaluation_json
         from actor_mimic.stages.measure import RANDOM, Measuring
-        from actor_mimic.teachers.own import load_teachers
+        from actor_mimic.teachers.own import load_teachers, tasks_in_file
 
         if self.episodes < 1:
             raise UsageError(f"--episodes must be at least 1, got {self.episodes}")
@@ -73,7 +73,7 @@ class Evaluate:
         epsilon = protocol.evaluation_epsilon if self.epsilon is None else self.epsilon
         _check_probability("--epsilon", epsilon)
         checkpoint = None if self.checkpoint == RANDOM else checkpoint_argument(self.checkpoint)
-        tasks = self.tasks or (() if checkpoint is None else tuple(checkpoint.tasks))
+        tasks = self.tasks or (() if checkpoint is None else tasks_in_file(checkpoint))
         if not tasks:
             raise UsageError("random plays anything: say which with --tasks")
         for task in tasks:
@@ -134,7 +134,7 @@ class Play:
         from actor_mimic.compute import choose_compute
         from actor_mimic.protocols import protocol_named
         from actor_mimic.stages.films import record_film
-        from actor_mimic.teachers.own import load_teacher
+        from actor_mimic.teachers.own import load_teacher, tasks_in_file
 
         protocol = protocol_named(self.protocol)
         epsilon = protocol.evaluation_epsilon if self.epsilon is None else self.epsilon
@@ -150,7 +150,7 @@ class Play:
         if task is None:
             if len(checkpoint.tasks) != 1:
                 raise UsageError(f"say which game with --task: {', '.join(checkpoint.tasks)}")
-            (task,) = checkpoint.tasks
+            (task,) = tasks_in_file(checkpoint)
         _check_task(task, checkpoint)
         teacher = load_teacher(checkpoint, task, choose_compute("cpu"))
         film = record_film(
