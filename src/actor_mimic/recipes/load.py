@@ -20,6 +20,7 @@
     name = "student"
     kind = "distill"
     teachers = { pong = "pong-expert", boxing = "runs/boxing" }   # a stage above, or a path
+    preset = "paper"                 # optional: paper or authors-code
 
     [[stage]]
     name = "breakout-from-student"
