@@ -20,6 +20,7 @@
     name = "student"
     kind = "distill"
     teachers = { pong = "pong-expert", boxing = "runs/boxing", enduro = "zoo:enduro" }
+    preset = "paper"                 # optional: paper or authors-code
 
     [[stage]]
     name = "breakout-from-student"

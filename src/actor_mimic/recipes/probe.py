@@ -143,7 +143,8 @@ def _key(
     worlds = tuple(task if task.startswith("gym:") else "atari" for task in tasks)
     if isinstance(config, DistillConfig):
         sizes = (config.envs_per_task, config.batch_size_per_task, config.samples_per_step)
-        return (worlds, network, tuple(teachers), sizes, config.feature_weight > 0.0)
+        kinds = (config.actor, config.optimizer, config.feature_weight > 0.0)
+        return (worlds, network, tuple(teachers), sizes, kinds)
     return (worlds, network, config.learner)
 
 
