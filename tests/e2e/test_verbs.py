@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 TASK = "gym:CartPole-v1"
@@ -283,7 +284,9 @@ def test_without_ale_py_the_install_line_is_named(runs: Path, tmp_path: Path) ->
     assert "pip install 'actor-mimic[atari]'" in result.stderr
 
 
-@pytest.mark.parametrize("verb", ["", "run", "train-expert", "distill", "transfer", "evaluate"])
+@pytest.mark.parametrize(
+    "verb", ["", "run", "train-expert", "distill", "transfer", "import", "evaluate"]
+)
 def test_help_comes_without_pytorch(verb: str, runs: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "actor_mimic", *([verb] if verb else []),
@@ -322,3 +325,23 @@ def test_options_keep_their_names(verb: str, runs: Path) -> None:
     assert found == set(OPTIONS[verb].split())
     assert f"actor-mimic {verb}" in text.split("positional")[0].split("For example:")[1]
     assert "None" not in text
+
+
+def test_another_librarys_file_teaches_and_plays(tmp_path):
+    torch.manual_seed(0)
+    layers = [(120, 4), (84, 120), (2, 84)]
+    state = {f"network.{2 * i}.weight": torch.randn(shape) for i, shape in enumerate(layers)}
+    state |= {f"network.{2 * i}.bias": torch.randn(rows) for i, (rows, _) in enumerate(layers)}
+    torch.save(state, tmp_path / "agent.cleanrl_model")
+    file = "agent.cleanrl_model"
+
+    made = call("import", file, "--task", TASK, "-o", "imported", "--json", cwd=tmp_path)
+    small = [option for option in SMALL if "eval-every" not in option]
+    call("distill", f"{TASK}={file}", *small, *SMALL_DISTILL, "--run-dir=student", cwd=tmp_path)
+
+    sha256 = json.loads(made.stdout)["model_sha256"]
+    shown = json.loads(call("show", "student", "--json", cwd=tmp_path).stdout)
+    assert [parent["model_sha256"] for parent in shown["parents"]] == [sha256]
+    call("evaluate", "imported", "--episodes=2", cwd=tmp_path)
+    call("import", file, "--task", "gym:Acrobot-v1", "-o", "other", cwd=tmp_path, expect=65)
+    assert not (tmp_path / "other").exists()

@@ -232,6 +232,8 @@ def test_a_file_of_unknown_or_unlikely_size_is_not_fetched(tmp_path, monkeypatch
         f"hf:../b/c@{COMMIT}",
         f"hf:a/b/c\n@{COMMIT}",
         f"hf:a/b/c@{COMMIT}\n",
+        f"hf:a/b/c@{COMMIT}0",
+        f"hf:a/b/c@{COMMIT}/d",
     ],
 )
 def test_only_a_file_of_a_pinned_commit_is_taken(monkeypatch, name):

@@ -96,7 +96,7 @@ def open_foreign(path: Path) -> ForeignFile:
             return ForeignFile(path, kind, sha256, weights)
         if start[8:9] == b"{":
             return ForeignFile(path, "safetensors", sha256, _read_safetensors(path, file, size))
-        if start[:1] == b"\x80" or start[:1] == b"(" or b"ustar" in _peek(file, 257, 5):
+        if start[:1] == b"\x80" or _is_pickle(file) or b"ustar" in _peek(file, 257, 5):
             _unsafe(
                 path,
                 "a file of torch.save in its zip format",
@@ -115,6 +115,15 @@ def _scan(file: io.BufferedIOBase) -> tuple[str, int]:
         digest.update(chunk)
         members += chunk.count(_MEMBER)
     return digest.hexdigest(), members
+
+
+def _is_pickle(file: io.BufferedIOBase) -> bool:
+    """Whether the first bytes are instructions of a pickle, up to its end; not followed."""
+    try:
+        return any(code.name == "STOP" for code, _, _ in pickletools.genops(_peek(file, 0, _CHUNK)))
+    # The parser promises no exception of its own.
+    except Exception:
+        return False
 
 
 def _peek(file: io.BufferedIOBase, offset: int, length: int) -> bytes:
