@@ -116,7 +116,7 @@ def _acting_call(state: State) -> Callable[[], object]:
         return lambda: state._scores(obs).argmax(dim=1)
     if isinstance(state, DQNState):
         return state._greedy
-    return lambda: (state._greedy(obs), state._label(0, obs))
+    return lambda: (state._greedy(obs), state._label_all([obs]))
 
 
 def _update_call(

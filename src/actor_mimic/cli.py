@@ -14,8 +14,10 @@ import tyro
 from actor_mimic import __version__
 from actor_mimic.errors import ActorMimicError, Interrupted, UsageError, did_you_mean
 from actor_mimic.verbs.arguments import notice
+from actor_mimic.verbs.foreign import Import
 from actor_mimic.verbs.learn import Distill, Run, TrainExpert, Transfer
 from actor_mimic.verbs.look import Doctor, Evaluate, Games, Play, Report, Show
+from actor_mimic.verbs.zoo import Zoo
 
 DESCRIPTION = """Experts into one network that plays all their games, and on to new ones.
 
@@ -23,7 +25,7 @@ Begin with:  actor-mimic run demo
 
 Exit codes: 0 done, 2 wrong usage, 65 bad data or checkpoint, 69 something is not installed,
 70 learning diverged, 73 cannot create, 74 input or output failed, 75 locked by another process,
-78 bad configuration, 130 interrupted, 143 terminated."""
+77 refused as unsafe, 78 bad configuration, 130 interrupted, 143 terminated."""
 
 
 @runtime_checkable  # the tests check types as the code runs
@@ -40,10 +42,12 @@ VERBS: dict[str, type[Verb]] = {
     "train-expert": TrainExpert,
     "distill": Distill,
     "transfer": Transfer,
+    "import": Import,
     "evaluate": Evaluate,
     "play": Play,
     "show": Show,
     "report": Report,
+    "zoo": Zoo,
     "games": Games,
     "doctor": Doctor,
 }

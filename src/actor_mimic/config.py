@@ -20,7 +20,7 @@ from actor_mimic.learner_config import (
     check_learner,
     check_replay,
 )
-from actor_mimic.presets import DEFAULT_PRESET, with_preset
+from actor_mimic.presets import DEFAULT_PRESET, DISTILL_PRESETS, PRESETS, with_preset
 
 
 @dataclass(frozen=True)
@@ -87,15 +87,27 @@ class DistillConfig:
     steps_per_task: int = 100_000
     seed: int = 0
     protocol: str = "paper"
+    head: str = "shared"  # or "per_task"
     envs_per_task: int = 16
+    actor: str = "student"  # or "teacher", or "mixture": see the three below
+    teacher_share_start: float = 1.0
+    teacher_share_end: float = 0.0
+    teacher_share_fraction: float = 0.5
     epsilon: float = 0.1
     replay_capacity_steps: int = 100_000  # per task
     learning_starts_steps: int = 2_000  # per task
     samples_per_step: float = 2.0
     batch_size_per_task: int = 64
+    optimizer: str = "adam"  # or "authors_adam"
     learning_rate: float = 5e-4
+    objective: str = "cross_entropy"  # or "kl", "nll", "mse"
+    reduction: str = "mean"  # or "sum"
+    task_weights: str = "equal"  # or "gap"
     temperature: float = 0.1
+    teacher_entropy: float = 0.0  # share of the largest; 0: the temperature is the fixed one
+    logit_temperature: float = 1.0  # of teachers that have a policy already
     feature_weight: float = 0.01
+    feature_target: str = "raw"  # or "normalised"
     regressor: str = "linear"
     max_gradient_norm: float = 10.0
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -111,6 +123,9 @@ class DistillConfig:
             raise ConfigError(f"tasks must be different and at least one, got {self.tasks}")
         _check_positive(self)
         _check_schedule(self.schedule)
+        for setting, choices in _DISTILL_CHOICES.items():
+            check_choice(setting, getattr(self, setting), choices)
+        _check_objective(self)
         if self.schedule.eval_every_steps and not self.schedule.final_episodes:
             raise ConfigError(
                 "eval_every_steps without final_episodes: a student's evaluations are reported "
@@ -144,6 +159,15 @@ class EvaluateConfig:
 
 Config = ExpertConfig | TransferConfig | DistillConfig
 
+_DISTILL_CHOICES = {
+    "head": ("shared", "per_task"),
+    "actor": ("student", "teacher", "mixture"),
+    "optimizer": ("adam", "authors_adam"),
+    "objective": ("cross_entropy", "kl", "nll", "mse"),
+    "reduction": ("mean", "sum"),
+    "task_weights": ("equal", "gap"),
+    "feature_target": ("raw", "normalised"),
+}
 _LARGEST_WHOLE = 2**63 - 1
 _FRACTIONS = (
     "epsilon",
@@ -153,6 +177,10 @@ _FRACTIONS = (
     "lam",
     "gamma",
     "rmsprop_decay",
+    "teacher_entropy",
+    "teacher_share_start",
+    "teacher_share_end",
+    "teacher_share_fraction",
 )
 
 # A count of zero is meant in these; everywhere else it can only be a mistake.
@@ -184,6 +212,35 @@ def _check_schedule(schedule: ScheduleConfig) -> None:
         raise ConfigError(
             f"checkpoint_replay must be full or none, got {schedule.checkpoint_replay!r}"
         )
+
+
+def _check_objective(config: DistillConfig) -> None:
+    """Refuses settings that would have no effect, or nothing to work with."""
+    schedule = config.schedule
+    if config.task_weights == "gap" and not schedule.eval_every_steps:
+        raise ConfigError(
+            "task_weights = gap needs eval_every_steps: the gaps are those of the evaluations"
+        )
+    if config.teacher_entropy:
+        if config.teacher_entropy == 1.0:
+            raise ConfigError("teacher_entropy must be below 1: no temperature makes it so large")
+        if config.objective in ("nll", "mse"):
+            raise ConfigError(f"teacher_entropy: objective {config.objective} has no temperature")
+        if not schedule.final_episodes:
+            raise ConfigError(
+                "teacher_entropy needs final_episodes: it is measured in the teacher's games"
+            )
+    if config.actor == "mixture":
+        if not config.teacher_share_fraction:
+            raise ConfigError("teacher_share_fraction must be positive")
+    elif any(
+        getattr(config, entry.name) != entry.default
+        for entry in dataclasses.fields(config)
+        if entry.name.startswith("teacher_share")
+    ):
+        raise ConfigError("the teacher_share settings need actor = mixture")
+    if config.feature_target != "raw" and not config.feature_weight:
+        raise ConfigError("feature_target needs a feature_weight")
 
 
 def _check_learning(config: ExpertConfig | TransferConfig) -> None:
@@ -222,8 +279,8 @@ def build_config(stage: str, values: Mapping[str, Any]) -> Config:
     Args:
         stage: ``expert``, ``transfer`` or ``distill``.
         values: hyper-parameters by name; strings are read as the type that the name asks for.
-            Of an expert or a transfer, ``algorithm`` (``pqn`` or ``dqn``) chooses the learner, and
-            ``preset`` a set of values that the others override; an expert with neither has the
+            ``preset`` names a set of values that the others override. Of an expert or a transfer,
+            ``algorithm`` (``pqn`` or ``dqn``) chooses the learner; an expert with neither has the
             preset ``fast``, a transfer DQN's own defaults.
 
     Raises:
@@ -233,10 +290,12 @@ def build_config(stage: str, values: Mapping[str, Any]) -> Config:
     cls = STAGES[stage]
     values = dict(values)
     sections: dict[str, Any] = {"network": NetworkConfig, "schedule": ScheduleConfig}
-    if cls is not DistillConfig:
+    if cls is DistillConfig:
+        values = with_preset(values, DISTILL_PRESETS)
+    else:
         if cls is ExpertConfig and "algorithm" not in values:
             values.setdefault("preset", DEFAULT_PRESET)
-        values = with_preset(values)
+        values = with_preset(values, PRESETS)
         algorithm = values.pop("algorithm", "dqn")
         check_choice("algorithm", algorithm, ALGORITHMS)
         sections["learner"] = ALGORITHMS[algorithm]

@@ -58,6 +58,12 @@ class LockedError(ActorMimicError):
     exit_code: int = 75
 
 
+class UnsafeError(ActorMimicError):
+    """A file is refused as it stands, because reading it could run code or exhaust the machine."""
+
+    exit_code: int = 77
+
+
 class ConfigError(ActorMimicError):
     """A recipe or configuration has an unknown key or settings that contradict each other."""
 

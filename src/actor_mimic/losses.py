@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 Legal = Bool[Tensor, "batch actions"] | Bool[Tensor, " actions"]
+Temperature = float | Float[Tensor, " batch"]
 
 
 def policy_regression_loss(
@@ -24,7 +25,7 @@ def policy_regression_loss(
     teacher_scores: Float[Tensor, "batch actions"],
     legal: Legal,
     *,
-    temperature: float,
+    temperature: Temperature,
 ) -> Float[Tensor, " batch"]:
     """Cross-entropy of the student's policy under the teacher's softened one.
 
@@ -41,7 +42,8 @@ def policy_regression_loss(
         teacher_scores: Q-values or logits, in the teacher's own scale.
         legal: true where the task has the action, per example or one row for all; at least one
             per row. Illegal entries of the two inputs above may hold anything, NaN included.
-        temperature: positive, in units of ``teacher_scores``.
+        temperature: positive, in units of ``teacher_scores``; one for all examples, or a tensor
+            with one for each, which is not checked: that would have to wait for the device.
 
     Returns:
         The cross-entropy in nats. A perfect student reaches the teacher's entropy, not zero.
@@ -55,8 +57,8 @@ def policy_regression_loss(
         >>> policy_regression_loss(torch.zeros(1, 3), scores, legal, temperature=1.0)
         tensor([0.6931])
     """
-    teacher_policy = _softened_policy(teacher_scores, legal, temperature)
-    log_policy = torch.log_softmax(_mask_illegal(student_logits, legal), dim=-1)
+    teacher_policy = softened_policy(teacher_scores, legal, temperature)
+    log_policy = torch.log_softmax(mask_illegal(student_logits, legal), dim=-1)
     # An illegal term is 0 * -inf, which is NaN in the sum and again in its gradient.
     return -(teacher_policy * log_policy.masked_fill(~legal, 0.0)).sum(dim=-1)
 
@@ -66,18 +68,21 @@ def policy_divergence(
     teacher_scores: Float[Tensor, "batch actions"],
     legal: Legal,
     *,
-    temperature: float,
+    temperature: Temperature,
 ) -> Float[Tensor, " batch"]:
     """How far the student's policy is from the teacher's: KL(teacher || student).
 
     The policy regression loss less the teacher's entropy, so that zero means equal and tasks
     with sharp and with soft teachers can share a plot. The gradient is that of the loss.
 
+    Source: as an objective, Rusu et al. (2016), Policy Distillation, arXiv:1511.06295, where it is
+    the third of three, with temperature 0.01 on the teacher's side only. No deviation.
+
     Args:
         student_logits: unnormalised log-probabilities.
         teacher_scores: Q-values or logits.
         legal: as in ``policy_regression_loss``.
-        temperature: positive, in units of ``teacher_scores``.
+        temperature: as in ``policy_regression_loss``.
 
     Returns:
         The divergence in nats; rounding may take it below zero, by about 1e-6.
@@ -88,7 +93,7 @@ def policy_divergence(
     cross_entropy = policy_regression_loss(
         student_logits, teacher_scores, legal, temperature=temperature
     )
-    teacher_policy = _softened_policy(teacher_scores, legal, temperature)
+    teacher_policy = softened_policy(teacher_scores, legal, temperature)
     return cross_entropy - torch.special.entr(teacher_policy).sum(dim=-1)
 
 
@@ -107,8 +112,8 @@ def agreement(
     Returns:
         True where both favour the same action; of equal scores, either side's first counts.
     """
-    student_action = _mask_illegal(student_logits, legal).argmax(dim=-1)
-    return student_action == _mask_illegal(teacher_scores, legal).argmax(dim=-1)
+    student_action = mask_illegal(student_logits, legal).argmax(dim=-1)
+    return student_action == mask_illegal(teacher_scores, legal).argmax(dim=-1)
 
 
 def feature_regression_loss(
@@ -302,19 +307,27 @@ def _of_actions(
     return quantiles.gather(1, rows).squeeze(1)
 
 
-def _mask_illegal(
+def mask_illegal(
     scores: Float[Tensor, "batch actions"], legal: Legal
 ) -> Float[Tensor, "batch actions"]:
+    """The scores in float32, minus infinity where illegal; no gradient passes there."""
     # Filling, unlike adding -inf, also removes a NaN and stops its gradient.
     return scores.float().masked_fill(~legal, -torch.inf)
 
 
-def _softened_policy(
-    teacher_scores: Float[Tensor, "batch actions"], legal: Legal, temperature: float
+def softened_policy(
+    teacher_scores: Float[Tensor, "batch actions"], legal: Legal, temperature: Temperature
 ) -> Float[Tensor, "batch actions"]:
-    if not (temperature > 0.0 and math.isfinite(temperature)):
+    """The teacher's policy: softmax of its scores over the temperature, detached.
+
+    Raises:
+        ValueError: if the temperature is a number and not positive and finite.
+    """
+    if isinstance(temperature, Tensor):
+        temperature = temperature[:, None]
+    elif not (temperature > 0.0 and math.isfinite(temperature)):
         raise ValueError(f"temperature must be positive and finite, got {temperature}")
-    scores = _mask_illegal(teacher_scores.detach(), legal)
+    scores = mask_illegal(teacher_scores.detach(), legal)
     # Gaps first: dividing large scores by a small temperature would overflow, or round them away.
     gaps = scores - scores.amax(dim=-1, keepdim=True)
     return torch.softmax(gaps / temperature, dim=-1)

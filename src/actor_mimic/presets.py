@@ -7,7 +7,8 @@ from actor_mimic.errors import ConfigError, check_choice
 
 DEFAULT_PRESET = "fast"  # of experts
 
-# By the names that --set has. Whatever is not here keeps the default of its learner.
+# Of experts and transfers, by the names that --set has. Whatever is not here keeps the default of
+# its learner.
 PRESETS: dict[str, dict[str, Any]] = {
     # The soonest to a good expert on few cores.
     "fast": {
@@ -66,9 +67,53 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+# What Parisotto et al. (2016) and their released code have in common. The budget is that of their
+# scripts for transfer; the student of section 5.1 had 25,000,000 steps of each game.
+_PAPER: dict[str, Any] = {
+    "steps_per_task": 4_000_000,
+    "envs_per_task": 1,
+    "actor": "student",
+    "epsilon": 0.1,
+    "replay_capacity_steps": 100_000,
+    "learning_starts_steps": 10_000,
+    "samples_per_step": 2.0,  # 8 of each game every 4 steps of each
+    "batch_size_per_task": 8,
+    "optimizer": "adam",
+    "learning_rate": 2.5e-4,
+    "objective": "cross_entropy",
+    "reduction": "mean",
+    "task_weights": "equal",
+    "temperature": 1.0,
+    "feature_weight": 0.01,
+    "feature_target": "raw",
+    "regressor": "linear",
+    "max_gradient_norm": 0.0,
+    "head": "shared",
+    "width": 1.0,
+    "norm": "none",
+}
 
-def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
+DISTILL_PRESETS: dict[str, dict[str, Any]] = {
+    # The formulas as they are printed.
+    "paper": _PAPER,
+    # The update of the released code: docs/deviations.md numbers what it does otherwise.
+    "authors-code": _PAPER
+    | {
+        "optimizer": "authors_adam",
+        "reduction": "sum",
+        "feature_weight": 0.01 / 2,  # their gradient is that of half the squared norm
+    },
+}
+
+
+def with_preset(
+    values: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """The values, and under them those of the preset that they name, if they name one.
+
+    Args:
+        values: by name; ``preset`` is not among them afterwards.
+        presets: of the stage.
 
     Raises:
         ConfigError: if there is no preset of that name, or ``algorithm`` asks for another learner
@@ -78,11 +123,13 @@ def with_preset(values: Mapping[str, Any]) -> dict[str, Any]:
     if "preset" not in own:
         return own
     name = own.pop("preset")
-    check_choice("preset", name, PRESETS)
-    preset = PRESETS[name]
-    if own.get("algorithm", preset["algorithm"]) != preset["algorithm"]:
+    check_choice("preset", name, presets)
+    preset = dict(presets[name])
+    # The presets of distillation have none, and whoever gives one is told so later.
+    algorithm = preset.get("algorithm")
+    if algorithm is not None and own.get("algorithm", algorithm) != algorithm:
         raise ConfigError(
             f"algorithm {own['algorithm']!r} contradicts preset {name!r}, which is "
-            f"{preset['algorithm']}; leave one of the two out"
+            f"{algorithm}; leave one of the two out"
         )
     return preset | own

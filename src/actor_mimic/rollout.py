@@ -52,7 +52,7 @@ class Rollout:
         for transition in rollout.recv(): ...
 
     Args:
-        envs: one object per task; all with the same shape of observations.
+        envs: one object per task.
         life_loss_is_terminal: a lost life ends the *training* episode; the game goes on, and so
             does the stack of frames.
         rngs: the exploration's generator, one per task.
@@ -73,11 +73,20 @@ class Rollout:
             slice(int(end) - env.num_envs, int(end)) for end, env in zip(ends, envs, strict=True)
         ]
         self.num_envs = int(ends[-1])
-        shape, stack_size = envs[0].frame_shape, envs[0].stack_size
+        # Observations of one shape lie in one piece, so that one batch can be made of them all.
+        self.same_shape = len({_observation_shape(env) for env in envs}) == 1
+        groups = [self.envs] if self.same_shape else [[env] for env in envs]
         # [envs, stack, ...] for images, oldest frame first; vectors are not stacked.
-        stack_axis = () if len(shape) == 1 else (stack_size,)
-        self._stacked = bool(stack_axis)
-        self._stacks = np.zeros((self.num_envs, *stack_axis, *shape), dtype=envs[0].frame_dtype)
+        self._pieces = [
+            np.zeros(
+                (sum(env.num_envs for env in group), *_observation_shape(group[0])),
+                dtype=group[0].frame_dtype,
+            )
+            for group in groups
+        ]
+        self._stacks = (
+            [self._pieces[0][part] for part in self.slices] if self.same_shape else self._pieces
+        )
         self._first = np.ones(self.num_envs, dtype=bool)
         self._score = np.zeros(self.num_envs, dtype=np.float64)
         self._length = np.zeros(self.num_envs, dtype=np.int64)
@@ -86,15 +95,24 @@ class Rollout:
 
     @property
     def observations(self) -> Shaped[Tensor, "envs ..."]:
-        """What the actor sees now; shares memory with this object, and `recv` overwrites it."""
-        return torch.from_numpy(self._stacks)
+        """What the actor sees now; shares memory with this object, and `recv` overwrites it.
+
+        Only where all tasks have observations of the same shape.
+        """
+        assert self.same_shape, "several shapes do not fit into one tensor: see task_observations"
+        return torch.from_numpy(self._pieces[0])
+
+    @property
+    def task_observations(self) -> list[Shaped[Tensor, "..."]]:
+        """The same task by task, in memory that is shared likewise."""
+        return [torch.from_numpy(stacks) for stacks in self._stacks]
 
     def start(self) -> None:
         """Resets every environment; unfinished games are forgotten."""
         self._score[:], self._length[:] = 0.0, 0
-        for env, part in zip(self.envs, self.slices, strict=True):
-            self._stacks[part] = self._pushed(self._stacks[part], env.reset())
-            self._cut(part, np.ones(env.num_envs, dtype=bool))
+        for index, env in enumerate(self.envs):
+            self._stacks[index][:] = _pushed(self._stacks[index], env.reset())
+            self._cut(index, np.ones(env.num_envs, dtype=bool))
 
     def send(self, greedy_actions: Int64[np.ndarray, " envs"], epsilon: float) -> None:
         """Starts one step of every environment.
@@ -117,10 +135,7 @@ class Rollout:
     def recv(self) -> list[Transition]:
         """Waits for the step that `send` started; one transition per task."""
         sent, self._actions = self._actions, []
-        return [
-            self._receive(env, part, actions)
-            for env, part, actions in zip(self.envs, self.slices, sent, strict=True)
-        ]
+        return [self._receive(index, actions) for index, actions in enumerate(sent)]
 
     def take_finished(self) -> list[Episode]:
         """Games that ended since the last call."""
@@ -131,11 +146,12 @@ class Rollout:
         """Everything that the next step depends on, as tensors and as JSON."""
         assert not self._actions, "a step is under way: recv first"
         tensors = {
-            "stacks": torch.from_numpy(self._stacks.copy()),
             "first": torch.from_numpy(self._first.copy()),
             "score": torch.from_numpy(self._score.copy()),
             "length": torch.from_numpy(self._length.copy()),
         }
+        for number, piece in enumerate(self._pieces):
+            tensors[_piece_name(number)] = torch.from_numpy(piece.copy())
         return tensors, {
             "envs": [env.state_dict() for env in self.envs],
             "rngs": [generator_state(rng) for rng in self._rngs],
@@ -155,7 +171,8 @@ class Rollout:
         for env, env_state in zip(self.envs, state["envs"], strict=True):
             env.load_state_dict(env_state)
         self._rngs = [restore_generator(rng) for rng in state["rngs"]]
-        self._stacks[:] = tensors["stacks"].numpy()
+        for number, piece in enumerate(self._pieces):
+            piece[:] = tensors[_piece_name(number)].numpy()
         self._first[:] = tensors["first"].numpy()
         self._score[:] = tensors["score"].numpy()
         self._length[:] = tensors["length"].numpy()
@@ -166,11 +183,9 @@ class Rollout:
         for env in self.envs:
             env.close()
 
-    def _receive(
-        self, env: VectorEnv, part: slice, actions: Int64[np.ndarray, " envs"]
-    ) -> Transition:
-        stacks = self._stacks[part]
-        seen = stacks[:, -1].copy() if self._stacked else stacks.copy()
+    def _receive(self, index: int, actions: Int64[np.ndarray, " envs"]) -> Transition:
+        env, part, stacks = self.envs[index], self.slices[index], self._stacks[index]
+        seen = stacks[:, -1].copy() if _is_stacked(stacks) else stacks.copy()
         first = self._first[part].copy()
         step = env.recv()
         terminal = step.terminated
@@ -178,16 +193,16 @@ class Rollout:
             terminal = terminal | step.life_lost
         self._score[part] += step.raw_reward
         self._length[part] += 1
-        for index in np.flatnonzero(step.started):
-            row = part.start + index
+        for ended in np.flatnonzero(step.started):
+            row = part.start + ended
             self.finished.append(
-                Episode(env.task, int(index), float(self._score[row]), int(self._length[row]))
+                Episode(env.task, int(ended), float(self._score[row]), int(self._length[row]))
             )
             self._score[row], self._length[row] = 0.0, 0
         truncated = step.truncated & ~terminal
-        final_observations = self._pushed(stacks[truncated], step.final_frames[truncated])
-        stacks[:] = self._pushed(stacks, step.frames)
-        self._cut(part, step.started)
+        final_observations = _pushed(stacks[truncated], step.final_frames[truncated])
+        stacks[:] = _pushed(stacks, step.frames)
+        self._cut(index, step.started)
         return Transition(
             frames=seen,
             actions=actions,
@@ -199,14 +214,28 @@ class Rollout:
             final_observations=torch.from_numpy(final_observations),
         )
 
-    def _pushed(
-        self, stacks: Shaped[np.ndarray, "rows ..."], frames: Shaped[np.ndarray, "rows ..."]
-    ) -> Shaped[np.ndarray, "rows ..."]:
-        if not self._stacked:
-            return frames
-        return np.concatenate([stacks[:, 1:], frames[:, None]], axis=1)
+    def _cut(self, index: int, started: Bool[np.ndarray, " envs"]) -> None:
+        stacks = self._stacks[index]
+        if _is_stacked(stacks):
+            stacks[started, :-1] = 0
+        self._first[self.slices[index]] = started
 
-    def _cut(self, part: slice, started: Bool[np.ndarray, " envs"]) -> None:
-        if self._stacked:
-            self._stacks[part][started, :-1] = 0
-        self._first[part] = started
+
+def _observation_shape(env: VectorEnv) -> tuple[int, ...]:
+    return env.frame_shape if len(env.frame_shape) == 1 else (env.stack_size, *env.frame_shape)
+
+
+def _piece_name(number: int) -> str:
+    return f"stacks.{number}" if number else "stacks"
+
+
+def _is_stacked(stacks: Shaped[np.ndarray, "rows ..."]) -> bool:
+    return stacks.ndim > 2
+
+
+def _pushed(
+    stacks: Shaped[np.ndarray, "rows ..."], frames: Shaped[np.ndarray, "rows ..."]
+) -> Shaped[np.ndarray, "rows ..."]:
+    if not _is_stacked(stacks):
+        return frames
+    return np.concatenate([stacks[:, 1:], frames[:, None]], axis=1)

@@ -224,6 +224,9 @@ def test_doctor_and_games(runs: Path) -> None:
         (["show", "nowhere"], 65, "nowhere"),
         (["distill", "pong=pqn"], 65, "pong"),
         (["distill", "pong"], 2, "TASK=CHECKPOINT"),
+        (["distill", f"{TASK}=pqn", "--preset=nature"], 2, "--preset"),
+        (["distill", f"{TASK}=pqn", "--set=head=per_task"], 78, "write --head"),
+        (["distill", f"{TASK}=pqn", "--set=objective=l2"], 78, "unknown objective"),
         (["transfer", "pong", "--from=student"], 65, "shape"),
         (["run", "no-such-recipe"], 2, "demo"),
         (["train-expert", TASK, "--set=seed=1"], 78, "write --seed"),
@@ -292,18 +295,19 @@ def test_help_comes_without_pytorch(verb: str, runs: Path) -> None:
 
 
 COMMON = (
-    "run-dir seed device precision threads total-steps eval-every-steps checkpoint-every-steps "
-    "protocol set json"
+    "run-dir seed device precision compiled threads total-steps eval-every-steps "
+    "checkpoint-every-steps protocol set json"
 )
 OPTIONS = {
     "train-expert": f"{COMMON} preset algorithm",
-    "distill": COMMON,
+    "distill": f"{COMMON} preset head",
     "transfer": f"{COMMON} from head preset algorithm epsilon-start",
     "run": "run-dir device threads yes json",
     "evaluate": "tasks episodes protocol epsilon seed device json",
     "play": "video task protocol epsilon seed max-steps",
     "show": "json",
     "report": "",
+    "zoo": "add episodes device threads json",
     "games": "json",
     "doctor": "json",
 }

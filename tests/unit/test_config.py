@@ -10,7 +10,7 @@ from actor_mimic.config import (
 )
 from actor_mimic.errors import ConfigError
 from actor_mimic.learner_config import DQNConfig, PQNConfig
-from actor_mimic.presets import PRESETS
+from actor_mimic.presets import DISTILL_PRESETS, PRESETS
 
 STAGES = {"expert": ExpertConfig, "transfer": TransferConfig, "distill": DistillConfig}
 REQUIRED = {
@@ -58,6 +58,24 @@ def test_a_preset_is_its_settings_and_the_defaults_of_its_learner(stage, preset)
     assert built == plain | PRESETS[preset]
     assert all(type(built[name]) is type(plain[name]) for name in built)
     assert to_json(build_config(stage, built)) == built  # as a resumed run stores and reads it
+
+
+@pytest.mark.parametrize("preset", DISTILL_PRESETS)
+def test_a_preset_of_distillation_is_its_settings_and_the_defaults(preset):
+    built = to_json(build("distill", preset=preset))
+    plain = to_json(build("distill"))
+
+    assert built == plain | DISTILL_PRESETS[preset]
+    assert all(type(built[name]) is type(plain[name]) for name in built)
+    assert build("distill", preset=preset, temperature=0.5).temperature == 0.5
+
+
+def test_the_paper_draws_eight_of_each_game_every_four_steps():
+    for tasks in (["pong"], ["pong", "boxing", "breakout"]):
+        config = build_config("distill", {"tasks": tasks, "preset": "paper"})
+        steps_of_each = config.batch_size_per_task / config.samples_per_step
+        assert (config.batch_size_per_task, steps_of_each) == (8, 4)
+        assert config.total_steps == 4_000_000 * len(tasks)
 
 
 def test_an_expert_is_fast_unless_told_and_a_transfer_is_dqn():
@@ -124,7 +142,29 @@ def test_text_is_read_as_the_type_of_the_field(given, name, expected):
         ("expert", {"preset": "nature", "algorithm": "pqn"}, "'pqn' contradicts preset 'nature'"),
         ("expert", {"preset": "fast", "algorithm": "dqn"}, "leave one of the two out"),
         ("expert", {"preset": "fast", "n_step": 3}, "unknown setting 'n_step'"),
-        ("distill", {"preset": "fast"}, "unknown setting 'preset' of stage distill"),
+        ("distill", {"preset": "fast"}, "unknown preset 'fast', expected one of paper, authors-co"),
+        ("distill", {"preset": "paper", "algorithm": "dqn"}, "unknown setting 'algorithm'"),
+        ("distill", {"objective": "KL"}, "unknown objective 'KL'.*did you mean 'kl'"),
+        ("distill", {"actor": "expert"}, "unknown actor"),
+        ("distill", {"head": "copy"}, "unknown head"),
+        ("distill", {"optimizer": "rmsprop"}, "unknown optimizer"),
+        ("distill", {"reduction": "max"}, "unknown reduction"),
+        ("distill", {"task_weights": "gap", "eval_every_steps": 0}, "gap needs eval_every_steps"),
+        ("distill", {"teacher_entropy": 1}, "teacher_entropy must be below 1"),
+        ("distill", {"teacher_entropy": 1.5}, r"teacher_entropy must lie in \[0, 1\]"),
+        ("distill", {"teacher_entropy": 0.2, "objective": "nll"}, "nll has no temperature"),
+        (
+            "distill",
+            {"teacher_entropy": 0.2, "eval_every_steps": 0, "final_episodes": 0},
+            "teacher_entropy needs final_episodes",
+        ),
+        ("distill", {"teacher_share_end": 0.5}, "need actor = mixture"),
+        ("distill", {"actor": "mixture", "teacher_share_fraction": 0}, "must be positive"),
+        (
+            "distill",
+            {"feature_target": "normalised", "feature_weight": 0},
+            "needs a feature_weight",
+        ),
         ("expert", {"num_quantiles": 4}, "unknown setting 'num_quantiles'"),  # this is PQN
         ("transfer", {"num_quantiles": 0}, "num_quantiles must be positive"),
         ("transfer", {"optimizer": "adm"}, "unknown optimizer 'adm'.*did you mean 'adam'"),

@@ -1,6 +1,8 @@
 """What the documents say, held against the code."""
 
 import dataclasses
+import importlib
+import operator
 import re
 import tomllib
 from pathlib import Path
@@ -18,7 +20,9 @@ from actor_mimic.config import (
     leaves,
 )
 from actor_mimic.learner_config import DQNConfig, PQNConfig
-from actor_mimic.presets import PRESETS
+from actor_mimic.networks.regressors import REGRESSORS
+from actor_mimic.objectives import FEATURE_TARGETS, OBJECTIVES
+from actor_mimic.presets import DISTILL_PRESETS, PRESETS
 from actor_mimic.recipes.load import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -69,9 +73,12 @@ def test_every_setting_is_documented_with_its_default(section):
             assert shown[name] == str(value), name
 
 
-def test_every_preset_is_documented_with_its_values():
+@pytest.mark.parametrize(
+    ("section", "presets"), [("presets", PRESETS), ("distillation presets", DISTILL_PRESETS)]
+)
+def test_every_preset_is_documented_with_its_values(section, presets):
     text = (ROOT / "docs/settings.md").read_text()
-    (body,) = re.findall(r"^## presets\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
+    (body,) = re.findall(rf"^## {section}\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
     head, *rows = (
         [cell.strip(" `") for cell in line.strip("|").split("|")]
         for line in body.splitlines()
@@ -85,8 +92,35 @@ def test_every_preset_is_documented_with_its_values():
 
     assert shown == {
         name: {setting: str(value) for setting, value in preset.items()}
-        for name, preset in PRESETS.items()
+        for name, preset in presets.items()
     }
+
+
+def test_the_derivations_name_code_that_exists():
+    """A link's text is the name, and the file that it points at defines it."""
+    text = (ROOT / "docs/method.md").read_text()
+    links = re.findall(r"\[`([\w.]+)`\]\(\.\./src/(actor_mimic/[\w/]+)\.py\)", text)
+    assert len(links) == text.count("](../")
+    assert len(links) > 20
+    for name, path in links:
+        module = importlib.import_module(path.replace("/", "."))
+        found = operator.attrgetter(name)(module)
+        where = getattr(found, "__module__", module.__name__)
+        assert where == module.__name__, f"{name} is defined in {where}"
+
+
+def test_the_derivations_name_settings_that_exist():
+    text = (ROOT / "docs/method.md").read_text()
+    known = {name for name, _ in leaves(DistillConfig(("pong",)))}
+    named = set(re.findall(r"`(\w+) = \w+`", text)) | set(re.findall(r"setting `(\w+)`", text))
+    assert named
+    assert named - {"preset"} <= known
+
+
+def test_every_objective_is_derived():
+    text = (ROOT / "docs/method.md").read_text()
+    for name in (*OBJECTIVES, *FEATURE_TARGETS, *REGRESSORS, *DISTILL_PRESETS):
+        assert re.search(rf"`(\w+ = )?{name}`", text), name
 
 
 def test_public_names_resolve():

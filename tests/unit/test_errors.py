@@ -13,6 +13,7 @@ EXIT_CODES = {
     "CannotCreateError": 73,
     "StorageError": 74,
     "LockedError": 75,
+    "UnsafeError": 77,
     "ConfigError": 78,
 }
 

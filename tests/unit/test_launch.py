@@ -14,7 +14,7 @@ from actor_mimic.errors import ConfigError, DataError
 from actor_mimic.networks.student import Student
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.stages import launch as module
-from actor_mimic.stages import players
+from actor_mimic.stages import players, references
 from actor_mimic.stages.launch import Launch, run_distill, run_evaluate, run_expert
 from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint, write_checkpoint
 from actor_mimic.teachers import own
@@ -57,7 +57,7 @@ def never_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         pytest.fail("measured before what cannot work was refused")
 
-    monkeypatch.setattr(module, "measure_references", refuse)
+    monkeypatch.setattr(references, "measure_references", refuse)
 
 
 @pytest.mark.usefixtures("never_measured")
@@ -90,7 +90,7 @@ def test_the_emulators_stop_when_measuring_fails(
     def fail(*_: object) -> None:
         raise DataError("no scores")
 
-    monkeypatch.setattr(module, "measure_references", fail)
+    monkeypatch.setattr(references, "measure_references", fail)
     with pytest.raises(DataError, match="no scores"):
         list(run_distill(build_config("distill", STUDENT), launched(tmp_path), {TASK: expert}))
     assert closed == [1]
@@ -99,7 +99,7 @@ def test_the_emulators_stop_when_measuring_fails(
 def test_seconds_include_measuring_and_a_poor_teacher_is_said_once(
     tmp_path: Path, expert: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = module.measure_references
+    original = references.measure_references
 
     def slow_and_poor(*arguments: object) -> object:
         time.sleep(0.5)
@@ -108,7 +108,7 @@ def test_seconds_include_measuring_and_a_poor_teacher_is_said_once(
                 record.values[f"{TASK}/mean"] = 1.0
             yield record
 
-    monkeypatch.setattr(module, "measure_references", slow_and_poor)
+    monkeypatch.setattr(references, "measure_references", slow_and_poor)
     notices: list[str] = []
     path = tmp_path / "student"
     before = time.monotonic()

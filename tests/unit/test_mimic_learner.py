@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from actor_mimic.actions import ATARI_ALPHABET
 from actor_mimic.compute import Workers
 from actor_mimic.errors import DivergenceError
-from actor_mimic.learners.mimic import MimicLearner, TaskBatch
+from actor_mimic.learners.mimic import MimicLearner, Objective, TaskBatch
 from actor_mimic.networks.regressors import build_regressor
 from actor_mimic.networks.student import Student
 from actor_mimic.networks.torsos import TorsoSpec
@@ -45,8 +45,9 @@ def make_learner(
         torch.optim.Adam(parameters, lr=0.01)
         if optimizer == "adam"
         else torch.optim.SGD(parameters, lr=0.1),
-        temperature=temperature,
-        feature_weight=feature_weight,
+        objective=Objective(
+            "cross_entropy", (temperature,) * len(student.action_maps), feature_weight
+        ),
         max_gradient_norm=1e6,
         workers=Workers(),
     )

@@ -194,7 +194,7 @@ def test_misspelt_keys_are_named_with_file_line_and_the_nearest(old, new, key):
         ('{ pong = "pong-expert" }', '{ pong = "cold" }', "must stand above it"),
         ('{ pong = "pong-expert" }', '{ pong = "random" }', "random play teaches nothing"),
         ('parent = "student@best"', "parent = 3", "must name a stage or a path"),
-        ('parent = "student@best"', 'parent = "zoo:pong"', "unknown parent 'zoo:pong'"),
+        ('parent = "student@best"', 'parent = "zoo:nothing"', "zoo:nothing"),
         ('checkpoint = "random"', "", "checkpoint is missing"),
         ('checkpoint = "random"', 'checkpoint = "student"', "plays pong, not breakout"),
         ('tasks = ["breakout"]', "", "name tasks"),
@@ -277,13 +277,24 @@ def test_files_and_names(tmp_path):
 
 
 def test_every_shipped_recipe_is_valid_and_opens_with_its_command():
-    names = ["demo", "paper-multitask", "paper-transfer", "small-transfer"]
+    names = ["demo", "paper-multitask", "paper-transfer", "small-transfer", "zoo"]
 
     assert shipped_recipes() == names
     for name in names:
         recipe = load_recipe(name)
         assert recipe.name == name
         assert recipe.description
+
+
+def test_the_zoo_has_the_games_of_the_paper_and_freeway_which_explores_longer():
+    recipe = load_recipe("zoo")
+    experts = {stage.tasks[0]: stage for stage in recipe.stages}
+
+    assert experts.keys() == {*MULTITASK_GAMES, "freeway"}
+    assert all(stage.name == f"{task}-expert" for task, stage in experts.items())
+    assert {stage.config.total_steps for stage in experts.values()} == {2_500_000}
+    explored = {task: stage.config.learner.exploration_fraction for task, stage in experts.items()}
+    assert all(explored["freeway"] > f for task, f in explored.items() if task != "freeway")
 
 
 def test_the_paper_recipes_have_the_games_of_the_paper():

@@ -1,4 +1,4 @@
-"""The optimisers of DQN: Adam, and the centred RMSProp of Mnih et al. (2015)."""
+"""The optimisers: Adam, the centred RMSProp of Mnih et al. (2015), Actor-Mimic's own Adam."""
 
 # The operations on whole lists of tensors, which PyTorch's own optimisers are made of, have a
 # leading underscore there.
@@ -105,7 +105,7 @@ class CentredRMSProp(torch.optim.Optimizer):
             if not parameters:
                 continue
             gradients = [p.grad for p in parameters]
-            means, mean_squares = self._averages(parameters)
+            means, mean_squares = averages(self, parameters)
             share = 1.0 - group["decay"]
             torch._foreach_lerp_(means, gradients, share)
             torch._foreach_mul_(mean_squares, group["decay"])
@@ -116,16 +116,87 @@ class CentredRMSProp(torch.optim.Optimizer):
             torch._foreach_sqrt_(deviations)
             torch._foreach_addcdiv_(parameters, gradients, deviations, value=-group["lr"])
 
-    def _averages(
-        self, parameters: list[nn.Parameter]
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Of the gradients and of their squares; zero before the first step."""
-        for parameter in parameters:
-            state = self.state[parameter]
-            if not state:
-                state["mean"] = torch.zeros_like(parameter)
-                state["mean_square"] = torch.zeros_like(parameter)
-        return (
-            [self.state[parameter]["mean"] for parameter in parameters],
-            [self.state[parameter]["mean_square"] for parameter in parameters],
-        )
+
+class AuthorsAdam(torch.optim.Optimizer):
+    """The Adam of the code released with Actor-Mimic, which is not that of Kingma and Ba.
+
+    ::
+
+        mean        <- decay mean        + (1 - decay) gradient
+        mean_square <- decay mean_square + (1 - decay) gradient^2
+        parameter   <- parameter - learning_rate c mean / sqrt(mean_square + epsilon)
+        c            = sqrt(1 - decay) / (1 - decay)
+
+    Both averages start at zero. The correction c is what Kingma and Ba have for the first step
+    only; here it stays, 4.47 with a decay of 0.95, so that later steps are that much longer.
+    Epsilon stands inside the root, where 0.01 makes the steps of small gradients proportional to
+    them.
+
+    Source: the code released with Parisotto, Ba and Salakhutdinov (2016), with decay 0.95 of
+    both averages, epsilon 0.01 and a learning rate of 2.5e-4. No deviation.
+
+    Args:
+        parameters: to be optimised.
+        learning_rate: positive.
+        decay: of both averages, at least 0 and below 1.
+        epsilon: positive, in squared units of the gradient, which there is a sum over examples.
+
+    Raises:
+        ValueError: if one of these is out of its range.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        learning_rate: float,
+        decay: float = 0.95,
+        epsilon: float = 0.01,
+    ) -> None:
+        if not (learning_rate > 0.0 and 0.0 <= decay < 1.0 and epsilon > 0.0):
+            raise ValueError(
+                f"expected learning_rate > 0, 0 <= decay < 1 and epsilon > 0, got {learning_rate}, "
+                f"{decay} and {epsilon}"
+            )
+        defaults = {"lr": learning_rate, "decay": decay, "epsilon": epsilon}
+        super().__init__(parameters, defaults)
+
+    @torch.no_grad()
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride]  (there is no loss to return)
+        self, closure: Callable[[], float] | None = None
+    ) -> None:
+        """One step with the gradients that the parameters have; those without stay.
+
+        Args:
+            closure: PyTorch's interface has it; must be None.
+        """
+        assert closure is None, "no loss is evaluated here"
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:
+                continue
+            gradients = [p.grad for p in parameters]
+            means, mean_squares = averages(self, parameters)
+            share = 1.0 - group["decay"]
+            torch._foreach_lerp_(means, gradients, share)
+            torch._foreach_mul_(mean_squares, group["decay"])
+            torch._foreach_addcmul_(mean_squares, gradients, gradients, value=share)
+            roots = torch._foreach_add(mean_squares, group["epsilon"])
+            torch._foreach_sqrt_(roots)
+            length = group["lr"] * share**0.5 / share
+            torch._foreach_addcdiv_(parameters, means, roots, value=-length)
+
+
+def averages(
+    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Of an optimiser's gradients and of their squares; zero before the first step."""
+    for parameter in parameters:
+        state = optimizer.state[parameter]
+        if not state:
+            state["mean"] = torch.zeros_like(parameter)
+            state["mean_square"] = torch.zeros_like(parameter)
+    return (
+        [optimizer.state[parameter]["mean"] for parameter in parameters],
+        [optimizer.state[parameter]["mean_square"] for parameter in parameters],
+    )

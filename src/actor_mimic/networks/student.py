@@ -1,6 +1,11 @@
-"""The Actor-Mimic network: one torso, one head over the alphabet, and who may use which slot."""
+"""The Actor-Mimic network: one torso, one head over the alphabet, and who may use which slot.
+
+Axes: batch = observations of one task or of several, alphabet = the student's output slots,
+actions = a task's own actions.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,9 +13,12 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from actor_mimic.actions import ActionMap, build_action_map, build_alphabet
-from actor_mimic.errors import UsageError, did_you_mean
-from actor_mimic.networks.q_network import Output, QNetwork
+from actor_mimic.errors import ConfigError, UsageError, did_you_mean
+from actor_mimic.networks.q_network import Output, QNetwork, initialise
 from actor_mimic.networks.torsos import TorsoSpec
+
+HEADS = ("shared", "per_task")
+ENCODER_UNITS = 64  # times the width of the torso
 
 
 class Student(nn.Module):
@@ -18,10 +26,26 @@ class Student(nn.Module):
 
     Its scores are logits over the alphabet; a task's policy is the softmax over its legal slots.
 
+    Tasks whose observations are vectors of different lengths get an encoder each, which makes
+    vectors of one length of them::
+
+        [4] --encoder 0--.
+        [6] --encoder 1--+--> [64] --torso--> features --head--> logits
+        [2] --encoder 2--'
+
     Args:
-        spec: the torso.
+        spec: the torso; with ``vectors``, its ``obs_shape`` is that of the tasks' observations
+            taken one by one, and is replaced by what the encoders give.
         task_actions: action names of each task, in the task's own order.
         generator: where the initial weights come from.
+        head: ``shared`` (the paper): actions of the same name have one output for all tasks; or
+            ``per_task`` (Rusu et al. 2016, arXiv:1511.06295): every task has outputs of its own.
+        vectors: length of each task's observations, in the order of the tasks, where there are to
+            be encoders; empty for none.
+        scores_are_logits: false for a student that has learnt values.
+
+    Raises:
+        ConfigError: if the head is unknown, or the torso does not fit.
     """
 
     def __init__(
@@ -30,19 +54,67 @@ class Student(nn.Module):
         task_actions: Mapping[str, Sequence[str]],
         *,
         generator: torch.Generator,
+        head: str = "shared",
+        vectors: Sequence[int] = (),
+        scores_are_logits: bool = True,
     ) -> None:
         super().__init__()
+        if head not in HEADS:
+            raise ConfigError(f"unknown head {head!r}, expected {' or '.join(HEADS)}")
+        self.head = head
+        self.scores_are_logits = scores_are_logits
         self.task_actions = {task: tuple(names) for task, names in task_actions.items()}
-        self.alphabet = build_alphabet(self.task_actions)
+        slots = {task: self._slot_names(task, names) for task, names in self.task_actions.items()}
+        self.alphabet = build_alphabet(slots)
         self.action_maps: dict[str, ActionMap] = {
-            task: build_action_map(names, self.alphabet)
-            for task, names in self.task_actions.items()
+            task: build_action_map(names, self.alphabet) for task, names in slots.items()
         }
+        self.vectors = dict(zip(self.task_actions, vectors, strict=True)) if vectors else {}
+        self.encoders = nn.ModuleList()
+        if vectors:
+            units = max(1, round(ENCODER_UNITS * spec.width))
+            spec = replace(spec, obs_shape=(units,))
         self.network = QNetwork(spec, len(self.alphabet), generator=generator)
+        for length in self.vectors.values():
+            with torch.device("meta"):
+                encoder = _encoder(length, spec)
+            initialise(encoder, generator)
+            self.encoders.append(encoder)
 
-    def forward(self, obs: Shaped[Tensor, "batch ..."]) -> Output:
-        """Logits over the alphabet, illegal slots included, and features."""
-        return self.network(obs)
+    def forward(self, inputs: Shaped[Tensor, "batch ..."]) -> Output:
+        """Logits over the alphabet, illegal slots included, and features.
+
+        Args:
+            inputs: what `encode` gives: raw observations, unless there are encoders.
+        """
+        return self.network(inputs)
+
+    def encode(self, task: str, obs: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "batch ..."]:
+        """Observations of one task as the torso takes them: one batch can be made of all tasks'.
+
+        Raises:
+            UsageError: if the student does not know the task.
+        """
+        if not self.vectors:
+            return obs
+        return self.encoders[self._number(task)](obs.float())
+
+    def play(self, task: str, obs: Shaped[Tensor, "batch ..."]) -> Output:
+        """Logits of one task's own actions, in the task's own order, and features.
+
+        Args:
+            task: which game the observations come from.
+            obs: raw observations, uint8 ``[batch, 4, 84, 84]`` on Atari.
+
+        Raises:
+            UsageError: if the student does not know the task.
+        """
+        output = self(self.encode(task, obs))
+        return Output(self.task_scores(task, output.scores), output.features)
+
+    def obs_shape(self, task: str) -> tuple[int, ...]:
+        """Of one raw observation of a task."""
+        return (self.vectors[task],) if self.vectors else self.network.torso.spec.obs_shape
 
     def task_scores(
         self, task: str, scores: Float[Tensor, "batch alphabet"]
@@ -52,13 +124,8 @@ class Student(nn.Module):
         Raises:
             UsageError: if the student does not know the task.
         """
-        try:
-            return self.action_maps[task].gather(scores)
-        except KeyError:
-            raise UsageError(
-                f"this student does not play {task!r}; it plays "
-                f"{', '.join(self.action_maps)}{did_you_mean(task, self.action_maps)}"
-            ) from None
+        self._number(task)
+        return self.action_maps[task].gather(scores)
 
     @torch.no_grad()
     def act(self, task: str, obs: Shaped[Tensor, "batch ..."]) -> Int64[Tensor, " batch"]:
@@ -71,17 +138,47 @@ class Student(nn.Module):
         Raises:
             UsageError: if the student does not know the task.
         """
-        return self.task_scores(task, self(obs).scores).argmax(dim=-1)
+        return self.play(task, obs).scores.argmax(dim=-1)
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` needs to build the same student; stored in checkpoints."""
         return {
             "torso": self.network.torso.spec.to_json(),
             "task_actions": {task: list(names) for task, names in self.task_actions.items()},
+            "head": self.head,
+            "vectors": list(self.vectors.values()),
+            "scores_are_logits": self.scores_are_logits,
         }
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Student":
         """A student of the recorded shape, its weights not yet loaded."""
-        spec = TorsoSpec.from_json(data["torso"])
-        return Student(spec, data["task_actions"], generator=torch.Generator())
+        return Student(
+            TorsoSpec.from_json(data["torso"]),
+            data["task_actions"],
+            generator=torch.Generator(),
+            # Descriptions from before there was a choice do not mention it.
+            head=data.get("head", "shared"),
+            vectors=[int(length) for length in data.get("vectors", ())],
+            scores_are_logits=bool(data.get("scores_are_logits", True)),
+        )
+
+    def _slot_names(self, task: str, names: Sequence[str]) -> list[str]:
+        """Names of its own for every task make outputs of its own."""
+        return list(names) if self.head == "shared" else [f"{task}:{name}" for name in names]
+
+    def _number(self, task: str) -> int:
+        try:
+            return list(self.action_maps).index(task)
+        except ValueError:
+            raise UsageError(
+                f"this student does not play {task!r}; it plays "
+                f"{', '.join(self.action_maps)}{did_you_mean(task, self.action_maps)}"
+            ) from None
+
+
+def _encoder(length: int, spec: TorsoSpec) -> nn.Module:
+    """One layer, of which the torso's first takes every unit; always in float32."""
+    (units,) = spec.obs_shape
+    norm = [] if spec.norm == "none" else [nn.LayerNorm(units)]
+    return nn.Sequential(nn.Linear(length, units), *norm, nn.ReLU())

@@ -24,7 +24,8 @@ class TorsoSpec:
 
     Attributes:
         kind: ``nature`` (Mnih et al. 2015), ``large`` (the transfer network of Parisotto et al.
-            2016) or ``mlp`` (two hidden layers of 128, for vectors).
+            2016), ``impala`` (the residual network of Espeholt et al. 2018) or ``mlp`` (two hidden
+            layers of 128, for vectors).
         width: factor on every channel and hidden count of the kind.
         norm: layer norm before each ReLU: ``none``, ``dense`` (hidden layers only) or ``all``.
         obs_shape: channels, height, width of the stacked images, or the vector's length.
@@ -48,16 +49,27 @@ class TorsoSpec:
 
 @dataclass(frozen=True)
 class _Shape:
-    """Channels, kernel, stride, padding of each convolution, then the hidden layers."""
+    """Channels, kernel, stride, padding of each convolution, then the hidden layers.
+
+    Or in place of the convolutions the channels of residual sections; see `_section`.
+    """
 
     convolutions: Sequence[tuple[int, int, int, int]] = field(default_factory=tuple)
     hidden: Sequence[int] = field(default_factory=tuple)
+    sections: Sequence[int] = field(default_factory=tuple)
+
+    @property
+    def reads_images(self) -> bool:
+        return bool(self.convolutions or self.sections)
 
 
 SHAPES = {
     "nature": _Shape([(32, 8, 4, 0), (64, 4, 2, 0), (64, 3, 1, 0)], [512]),
     # Parisotto et al. (2016), section 5.2, with the padding of the authors' released code.
     "large": _Shape([(256, 8, 4, 1), (512, 4, 2, 0), (512, 3, 1, 0), (512, 3, 1, 0)], [2048, 1024]),
+    # Espeholt et al. (2018), arXiv:1802.01561, the larger of two networks, without its LSTM: five
+    # convolutions in each section.
+    "impala": _Shape([], [256], sections=[16, 32, 32]),
     "mlp": _Shape([], [128, 128]),
 }
 NORMS = ("none", "dense", "all")
@@ -85,7 +97,13 @@ class Torso(nn.Module):
             layers += [nn.GroupNorm(1, fan_out)] if spec.norm == "all" else []
             layers.append(nn.ReLU())
             fan_in = fan_out
-        if shape.convolutions:
+        for channels in shape.sections:
+            fan_out = max(1, round(channels * spec.width))
+            layers += _section(fan_in, fan_out, spec.norm)
+            fan_in = fan_out
+        if shape.sections:
+            layers += _normalised_relu(fan_in, spec.norm)
+        if shape.reads_images:
             layers.append(nn.Flatten())
             fan_in = _flat_size(layers, spec)
         for units in shape.hidden:
@@ -110,6 +128,39 @@ class Torso(nn.Module):
         scaled = obs.to(self.precision).mul_(1.0 / 255.0) if image else obs.float()
         with torch.autocast(obs.device.type, dtype=torch.bfloat16, enabled=low):
             return self.layers(scaled).float()
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions, a ReLU before each, and around both a way past them."""
+
+    def __init__(self, channels: int, norm: str) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *_normalised_relu(channels, norm),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            *_normalised_relu(channels, norm),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(
+        self, maps: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch channel height width"]:
+        """The maps, and what the convolutions add to them."""
+        return maps + self.layers(maps)
+
+
+def _section(fan_in: int, channels: int, norm: str) -> list[nn.Module]:
+    """A convolution, halved height and width, and two residual blocks."""
+    return [
+        nn.Conv2d(fan_in, channels, 3, padding=1),
+        nn.MaxPool2d(3, stride=2, padding=1),
+        Residual(channels, norm),
+        Residual(channels, norm),
+    ]
+
+
+def _normalised_relu(channels: int, norm: str) -> list[nn.Module]:
+    return [*([nn.GroupNorm(1, channels)] if norm == "all" else []), nn.ReLU()]
 
 
 def _flat_size(convolutions: Sequence[nn.Module], spec: TorsoSpec) -> int:
@@ -138,7 +189,7 @@ def _check(spec: TorsoSpec) -> None:
         raise ConfigError(f"width must be positive and finite, got {spec.width}")
     if not spec.obs_shape or min(spec.obs_shape) < 1:
         raise ConfigError(f"the observations have the impossible shape {spec.obs_shape}")
-    needs_images = bool(SHAPES[spec.kind].convolutions)
+    needs_images = SHAPES[spec.kind].reads_images
     if len(spec.obs_shape) != (3 if needs_images else 1):
         raise ConfigError(
             f"the network {spec.kind!r} reads {'images' if needs_images else 'vectors'}, "

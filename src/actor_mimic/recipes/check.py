@@ -20,6 +20,7 @@ from actor_mimic.recipes.recipe import (
     seed_of_parent,
 )
 from actor_mimic.storage.run_dir import validate_run_name
+from actor_mimic.storage.shipped import PREFIX, shipped_path
 
 TASK_PREFIX = "gym:"
 KINDS = ("expert", "distill", "transfer", "evaluate")
@@ -179,7 +180,7 @@ class RecipeReader:
         return self._parent(where, [key], name, table.get(key, RANDOM))
 
     def _parent(self, where: str, keys: list[str], name: str, value: Any) -> Parent | None:
-        """A stage above, a path, or None for random."""
+        """A stage above, a path, an expert of the zoo, or None for random."""
         if not isinstance(value, str) or not value:
             self._fail(
                 where,
@@ -196,19 +197,26 @@ class RecipeReader:
             return Parent(stage=wanted, best=best)
         if wanted == name or wanted in self._all_names:
             self._fail(where, keys, f"stage {name!r}: its parent {wanted!r} must stand above it")
+        if wanted.startswith(PREFIX):
+            try:
+                shipped_path(wanted)
+            except UsageError as error:
+                self._fail(where, keys, f"stage {name!r}: {error}")
+            return Parent(path=Path(wanted), best=best)
         if "/" in wanted or Path(wanted).exists():
             return Parent(path=Path(wanted), best=best)
         self._fail(
             where,
             keys,
             f"stage {name!r}: unknown parent {wanted!r}{did_you_mean(wanted, self._stages)}; "
-            "expected a stage above it, or a path",
+            "expected a stage above it, a path, or zoo:NAME",
         )
 
     def _check_tasks(self, where: str, stage: Stage) -> None:
         keys = ["task", "tasks", "teachers"]
         for task in stage.tasks:
-            if not task or (":" in task and not task.startswith(TASK_PREFIX)):
+            # A second colon would have Gymnasium import a module of that name.
+            if not task or ":" in task.removeprefix(TASK_PREFIX):
                 self._fail(
                     where,
                     keys,

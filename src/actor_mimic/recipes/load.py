@@ -19,22 +19,24 @@
     [[stage]]
     name = "student"
     kind = "distill"
-    teachers = { pong = "pong-expert", boxing = "runs/boxing" }   # a stage above, or a path
+    teachers = { pong = "pong-expert", boxing = "runs/boxing", enduro = "zoo:enduro" }
+    preset = "paper"                 # optional: paper or authors-code
 
     [[stage]]
     name = "breakout-from-student"
     kind = "transfer"
     task = "breakout"
-    parent = "student"               # a stage above or a path; without it, random weights
+    parent = "student"               # likewise; without it, random weights
 
     [[stage]]
     name = "random-play"
     kind = "evaluate"
-    checkpoint = "random"            # or a stage above, or a path
+    checkpoint = "random"            # or likewise
     tasks = ["breakout"]
     episodes = 30
 
-A parent is the repetition with the same seed; one that runs only once serves all seeds. Of a
+A parent is a stage above, a path, or an expert that comes with the package (``zoo:NAME``). Of a
+stage it is the repetition with the same seed; one that runs only once serves all seeds. Of a
 parent the last checkpoint is taken; ``"student@best"`` takes the best one. A transfer with a parent
 has its network; ``network``, ``width`` and ``norm`` among the defaults are for random weights.
 """

@@ -126,6 +126,9 @@ def _network_of_parent(recipe: Recipe, parent: Parent) -> NetworkConfig:
         return network_of(recipe, recipe.stage(parent.stage))
     assert parent.path is not None
     checkpoint = resolve_checkpoint(parent.path, which="best" if parent.best else "newest")
+    if "torso" not in checkpoint.network:
+        # An import; most are of this size, and only their speed is asked for here.
+        return NetworkConfig(width=1.0, norm="none")
     spec = TorsoSpec.from_json(checkpoint.network["torso"])
     return NetworkConfig(spec.kind, spec.width, spec.norm)
 
@@ -140,7 +143,8 @@ def _key(
     worlds = tuple(task if task.startswith("gym:") else "atari" for task in tasks)
     if isinstance(config, DistillConfig):
         sizes = (config.envs_per_task, config.batch_size_per_task, config.samples_per_step)
-        return (worlds, network, tuple(teachers), sizes, config.feature_weight > 0.0)
+        kinds = (config.actor, config.optimizer, config.feature_weight > 0.0)
+        return (worlds, network, tuple(teachers), sizes, kinds)
     return (worlds, network, config.learner)
 
 

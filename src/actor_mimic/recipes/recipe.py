@@ -17,7 +17,7 @@ class Parent:
 
     Attributes:
         stage: name of an earlier stage of the recipe, or None.
-        path: a run or a checkpoint directory, where it is no stage.
+        path: a run, a checkpoint directory or ``zoo:NAME``, where it is no stage.
         best: take the checkpoint with the best evaluation, and not the last one.
     """
 

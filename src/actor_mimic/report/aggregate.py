@@ -6,7 +6,7 @@ understood is listed under `Collection.problems`, and what it would have said is
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,14 @@ class Score:
         ci95: interval of the mean; None where it was not kept, or for a single episode.
         episodes: how many; None where it was not kept.
         human_normalised: 0 at random play, 1 at the published human; None where there is none.
+        claimed: what its author says that it scores, if it was imported with that.
     """
 
     mean: float
     ci95: tuple[float, float] | None = None
     episodes: int | None = None
     human_normalised: float | None = None
+    claimed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -246,8 +248,9 @@ def _measured(reader: _Reader, path: Path) -> dict[tuple[str, str, str], Score]:
             continue
         content = reader.json(path, f"{directory.name}/{name}")
         who, protocol = _text(content.get("checkpoint")), _text(content.get("protocol"))
+        claimed = _number(content.get("claimed_score"))
         for task, score in _scores(content.get("tasks")).items():
-            found[who, task, protocol] = score
+            found[who, task, protocol] = replace(score, claimed=claimed)
     return found
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.report.aggregate import RANDOM, Collection, Point, Run, Score
 from actor_mimic.report.printable import printable
+from actor_mimic.storage.shipped import name_of_model
 
 MISSING = "-"
 LAST_EVALUATIONS = 10
@@ -182,13 +183,21 @@ def protocols_note(collection: Collection) -> str:
 
 
 def show_score(score: Score | None) -> str:
-    """``12.3 [10.1, 14.0]``."""
-    if score is None:
-        return MISSING
-    if score.ci95 is None:
-        return show_number(score.mean)
+    """``12.3 [10.1, 14.0]``, and what was claimed, if something was."""
+    if score is None or score.ci95 is None:
+        return show_mean(score)
     low, high = score.ci95
-    return f"{show_number(score.mean)} [{show_number(low)}, {show_number(high)}]"
+    interval = f" [{show_number(low)}, {show_number(high)}]"
+    return f"{show_number(score.mean)}{interval}{_claim(score)}"
+
+
+def show_mean(score: Score | None) -> str:
+    """``12.3``, or ``12.3 (claimed 14.0)`` of an import whose author said so."""
+    return MISSING if score is None else f"{show_number(score.mean)}{_claim(score)}"
+
+
+def _claim(score: Score) -> str:
+    return "" if score.claimed is None else f" (claimed {show_number(score.claimed)})"
 
 
 def show_number(value: float | None) -> str:
@@ -349,7 +358,9 @@ def _origin(collection: Collection, run: Run) -> str:
     if not run.parents:
         return "random weights"
     parent = collection.run_of(run.parents[0])
-    return f"model {run.parents[0][:12]}" if parent is None else parent.name
+    if parent is not None:
+        return parent.name
+    return name_of_model(run.parents[0]) or f"model {run.parents[0][:12]}"
 
 
 def _task(run: Run) -> str:

@@ -1,5 +1,6 @@
 """Stage: one student learns several tasks from their teachers, on games that it plays itself."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,11 +14,14 @@ from actor_mimic.config import DistillConfig
 from actor_mimic.envs.make import make_envs
 from actor_mimic.envs.vector_step import VectorEnv
 from actor_mimic.errors import ConfigError, DataError
-from actor_mimic.learners.mimic import MimicLearner, TaskBatch
+from actor_mimic.learners.mimic import MimicLearner, Objective, TaskBatch
+from actor_mimic.learners.optimizers import AuthorsAdam
+from actor_mimic.networks.q_network import Output
 from actor_mimic.networks.regressors import build_regressor
 from actor_mimic.networks.student import Student
 from actor_mimic.protocols import protocol_named
 from actor_mimic.rollout import Rollout
+from actor_mimic.schedules import linear
 from actor_mimic.seeding import (
     generator_state,
     numpy_generator,
@@ -30,6 +34,7 @@ from actor_mimic.stages.expert import (
     replay_layout,
     torso_spec,
 )
+from actor_mimic.stages.fidelity import gap_weights
 from actor_mimic.stages.training import RecentEpisodes, Snapshot
 from actor_mimic.teachers.teacher import Teacher
 
@@ -43,13 +48,18 @@ class DistillState:
            ^                                   |
            '--------- equal batch of each -----'
 
+    Where the configuration says so, teacher i acts in game i instead, always or, step by step and
+    environment by environment, with a probability that falls (the mixture of Ross, Gordon and
+    Bagnell 2011, DAgger, arXiv:1011.0686).
+
     Args:
         config: what to do.
         compute: where.
         teachers: one per task, in the configuration's order, which is the student's.
 
     Raises:
-        ConfigError: if the tasks' observations differ in shape, or the replays do not fit.
+        ConfigError: if images of different shapes, or images and vectors, are to share a student,
+            or the replays do not fit.
         DataError: if a teacher's actions are not its task's.
     """
 
@@ -59,15 +69,18 @@ class DistillState:
         self.steps = 0
         self.total_steps = config.total_steps
         self.recent = RecentEpisodes(config.tasks)
-        self._config = config
+        self.config = config
         self._device = compute.device
-        self._teachers = list(teachers)
+        self.teachers = list(teachers)
         envs = _make_envs(config, compute)
         _check_teachers(teachers, envs)
         self.network = Student(
             torso_spec(config.network, envs[0]),
             {env.task: env.action_names for env in envs},
             generator=torch_generator(config.seed, "student"),
+            head=config.head,
+            vectors=_vectors(envs),
+            scores_are_logits=config.objective != "mse",
         )
         assert [teacher.task for teacher in teachers] == list(self.network.action_maps)
         self._regressors = nn.ModuleList(
@@ -82,16 +95,11 @@ class DistillState:
         compute.place(self.network)
         compute.place(self._regressors)
         self._workers = compute.workers()
-        self._learner = MimicLearner(
+        self.learner = MimicLearner(
             self.network,
             self._regressors,
-            torch.optim.Adam(
-                [*self.network.parameters(), *self._regressors.parameters()],
-                lr=config.learning_rate,
-                fused=True,
-            ),
-            temperature=config.temperature,
-            feature_weight=config.feature_weight,
+            _make_optimizer(config, [*self.network.parameters(), *self._regressors.parameters()]),
+            objective=_objective(config, teachers),
             max_gradient_norm=config.max_gradient_norm,
             workers=self._workers,
         )
@@ -113,12 +121,13 @@ class DistillState:
         )
         self.replay_bytes = sum(replay.nbytes for replay in self._replays)
         self._rngs = [numpy_generator(config.seed, task, "replay") for task in config.tasks]
+        self._actor_rngs = [numpy_generator(config.seed, task, "actor") for task in config.tasks]
         self._samples_due = 0.0
 
     @property
     def updates(self) -> int:
         """Optimiser steps so far."""
-        return self._learner.updates
+        return self.learner.updates
 
     def start(self) -> None:
         """Resets the environments."""
@@ -126,10 +135,16 @@ class DistillState:
 
     def advance(self) -> dict[str, Tensor]:
         """One step of every environment, its labels, and the updates that are due."""
-        obs = self._rollout.observations.to(self._device)
-        self._rollout.send(self._greedy(obs), self._config.epsilon)
+        inputs, obs = self._look()
+        # Whom the student learns from alone has time until the emulators are running.
+        labels = None if self.config.actor == "student" else self._label_all(obs)
+        greedy = self._greedy(inputs) if labels is None else self._mixed(inputs, labels)
+        self._rollout.send(greedy, self.config.epsilon)
         # Beside the emulators: labels of what is seen now, and learning from what is stored.
-        labels = [self._label(index, obs) for index in range(len(self._teachers))]
+        labels = [
+            self._as_labels(index, output)
+            for index, output in enumerate(labels or self._label_all(obs))
+        ]
         metrics = self._learn()
         for replay, label, transition in zip(
             self._replays, labels, self._rollout.recv(), strict=True
@@ -139,9 +154,44 @@ class DistillState:
         self.recent.extend(self._rollout.take_finished())
         return metrics
 
+    def soften(self, temperatures: Mapping[str, float]) -> None:
+        """Sets the temperatures of some tasks' teachers, for good: snapshots have them."""
+        objective = self.learner.objective
+        self.learner.objective = dataclasses.replace(
+            objective,
+            temperatures=tuple(
+                temperatures.get(task, before)
+                for task, before in zip(self.config.tasks, objective.temperatures, strict=True)
+            ),
+        )
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """Of the teachers' policies, in the order of the tasks."""
+        return self.learner.objective.temperatures
+
+    def per_task(self) -> dict[str, float]:
+        """What tasks may differ in: ``TASK/weight`` and ``TASK/temperature``, where they can."""
+        values: dict[str, float] = {}
+        for index, task in enumerate(self.config.tasks):
+            if self.config.task_weights == "gap":
+                values[f"{task}/weight"] = self.learner.weights[index]
+            if self.config.teacher_entropy:
+                values[f"{task}/temperature"] = self.temperatures[index]
+        return values
+
+    def take_gaps(self, gaps: Mapping[str, float]) -> None:
+        """Weighs the tasks by what the student lacks in them, if the configuration says so.
+
+        Args:
+            gaps: of every task, as `remaining_gaps` gives them.
+        """
+        if self.config.task_weights == "gap":
+            self.learner.weigh(gap_weights([gaps[task] for task in self.config.tasks]))
+
     def snapshot(self) -> Snapshot:
         """Student, regressors, optimiser, environments, generators, counters, replays."""
-        moments, learner = self._learner.state_dict()
+        moments, learner = self.learner.state_dict()
         tensors, rollout = self._rollout.state_dict()
         return Snapshot(
             {
@@ -157,6 +207,8 @@ class DistillState:
                 "rollout": rollout,
                 "recent": self.recent.state_dict(),
                 "replay_rngs": [generator_state(rng) for rng in self._rngs],
+                "actor_rngs": [generator_state(rng) for rng in self._actor_rngs],
+                "temperatures": list(self.learner.objective.temperatures),
             },
             {f"task-{index:02d}": replay for index, replay in enumerate(self._replays)},
         )
@@ -170,10 +222,12 @@ class DistillState:
         """Goes back to where a snapshot was taken; without replays it starts to refill them."""
         self.network.load_state_dict(tensors["model"])
         self._regressors.load_state_dict(tensors["regressors"])
-        self._learner.load_state_dict(tensors["optimizer"], state["learner"])
+        self.learner.load_state_dict(tensors["optimizer"], state["learner"])
         self._rollout.load_state_dict(tensors["rollout"], state["rollout"])
         self.recent.load_state_dict(state["recent"])
         self._rngs = [restore_generator(rng) for rng in state["replay_rngs"]]
+        self._actor_rngs = [restore_generator(rng) for rng in state["actor_rngs"]]
+        self.soften(dict(zip(self.config.tasks, state["temperatures"], strict=True)))
         self.steps = int(state["steps"])
         self._samples_due = float(state["samples_due"])
         for index, replay in enumerate(self._replays):
@@ -193,18 +247,51 @@ class DistillState:
             ]
         )
 
-    def _label(self, index: int, obs: Shaped[Tensor, "envs ..."]) -> dict[str, Tensor]:
-        teacher = self._teachers[index]
-        output = teacher.label(obs[self._rollout.slices[index]])
-        action_map = self.network.action_maps[teacher.task]
+    def _look(self) -> tuple[Shaped[Tensor, "envs ..."], list[Shaped[Tensor, "..."]]]:
+        """What the student's torso is given of all tasks, and the raw observations of each."""
+        if self._rollout.same_shape:
+            obs = self._rollout.observations.to(self._device)
+            return obs, [obs[part] for part in self._rollout.slices]
+        each = [obs.to(self._device) for obs in self._rollout.task_observations]
+        with torch.no_grad():
+            encoded = map(self.network.encode, self.config.tasks, each)
+            return torch.cat(list(encoded)), each
+
+    def _mixed(
+        self, inputs: Shaped[Tensor, "envs ..."], labels: Sequence[Output]
+    ) -> Int64[np.ndarray, " envs"]:
+        """The teacher's best action, or in some environments the student's."""
+        taught = np.concatenate([output.scores.argmax(dim=1).cpu().numpy() for output in labels])
+        if self.config.actor == "teacher":
+            return taught
+        share = linear(
+            self.steps,
+            start=self.config.teacher_share_start,
+            end=self.config.teacher_share_end,
+            duration_steps=max(1, round(self.config.teacher_share_fraction * self.total_steps)),
+        )
+        by_teacher = np.concatenate(
+            [
+                rng.random(env.num_envs) < share
+                for env, rng in zip(self._rollout.envs, self._actor_rngs, strict=True)
+            ]
+        )
+        return np.where(by_teacher, taught, self._greedy(inputs))
+
+    def _label_all(self, obs: Sequence[Shaped[Tensor, "..."]]) -> list[Output]:
+        return [teacher.label(part) for teacher, part in zip(self.teachers, obs, strict=True)]
+
+    def _as_labels(self, index: int, output: Output) -> dict[str, Tensor]:
+        """What the replay stores of a teacher's output."""
+        action_map = self.network.action_maps[self.config.tasks[index]]
         labels = {"label_scores": action_map.scatter(output.scores).cpu()}
-        if self._config.feature_weight:
+        if self.config.feature_weight:
             labels["label_features"] = output.features.half().cpu()
         return labels
 
     def _learn(self) -> dict[str, Tensor]:
         """The updates that are due; the means of their metrics."""
-        config = self._config
+        config = self.config
         if min(replay.steps_added for replay in self._replays) < config.learning_starts_steps:
             return {}
         self._samples_due += config.samples_per_step * self._rollout.num_envs
@@ -212,7 +299,7 @@ class DistillState:
         updates: list[dict[str, Tensor]] = []
         while self._samples_due >= batch:
             self._samples_due -= batch
-            metrics = self._learner.update(
+            metrics = self.learner.update(
                 [
                     TaskBatch(drawn.obs, drawn.label_scores, drawn.label_features)
                     for drawn in (
@@ -241,9 +328,42 @@ def _make_envs(config: DistillConfig, compute: Compute) -> list[VectorEnv]:
         for task in config.tasks
     ]
     shapes = {env.task: env.frame_shape for env in envs}
-    if len(set(shapes.values())) > 1:
-        raise ConfigError(f"the tasks of one student must share a shape of frames, got {shapes}")
+    if len(set(shapes.values())) > 1 and any(len(shape) > 1 for shape in shapes.values()):
+        for env in envs:
+            env.close()
+        raise ConfigError(
+            "the tasks of one student must all give vectors, or all images of one shape, "
+            f"got {shapes}"
+        )
     return envs
+
+
+def _vectors(envs: Sequence[VectorEnv]) -> list[int]:
+    """Lengths of the observations if they differ, so that each task needs an encoder."""
+    shapes = [env.frame_shape for env in envs]
+    return [] if len(set(shapes)) == 1 else [length for (length,) in shapes]
+
+
+def _objective(config: DistillConfig, teachers: Sequence[Teacher]) -> Objective:
+    """With the fixed temperatures; those that are measured are not known yet."""
+    return Objective(
+        policy=config.objective,
+        temperatures=tuple(
+            config.logit_temperature if teacher.scores_are_logits else config.temperature
+            for teacher in teachers
+        ),
+        feature_weight=config.feature_weight,
+        feature_target=config.feature_target,
+        summed=config.reduction == "sum",
+    )
+
+
+def _make_optimizer(
+    config: DistillConfig, parameters: Sequence[nn.Parameter]
+) -> torch.optim.Optimizer:
+    if config.optimizer == "authors_adam":
+        return AuthorsAdam(parameters, learning_rate=config.learning_rate)
+    return torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
 
 
 def _check_teachers(teachers: Sequence[Teacher], envs: Sequence[VectorEnv]) -> None:

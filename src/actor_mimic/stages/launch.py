@@ -23,16 +23,12 @@ from actor_mimic.config import (
 from actor_mimic.errors import ConfigError, DataError
 from actor_mimic.protocols import protocol_named
 from actor_mimic.stages.distill import DistillState
-from actor_mimic.stages.evaluate import expert_normalised
+from actor_mimic.stages.evaluate import Act
 from actor_mimic.stages.expert import expert_state, fresh_network, make_task_envs
-from actor_mimic.stages.measure import (
-    RANDOM,
-    Measuring,
-    measure,
-    measure_references,
-    score_values,
-)
+from actor_mimic.stages.fidelity import Fidelity
+from actor_mimic.stages.measure import RANDOM, Measuring, measure, score_values
 from actor_mimic.stages.players import live_players, load_each_once, players_when_asked
+from actor_mimic.stages.references import References
 from actor_mimic.stages.session import Evaluation, Session
 from actor_mimic.stages.training import LearningState
 from actor_mimic.stages.transfer import transfer_network, with_network_of
@@ -45,13 +41,12 @@ from actor_mimic.storage.run_dir import (
     open_run,
     read_run_json,
 )
-from actor_mimic.teachers.own import check_plays
+from actor_mimic.teachers.callables import TeacherSource
+from actor_mimic.teachers.own import check_plays, tasks_in_file
 
 RESUMABLE_KEYS = frozenset(
     {"record_every_steps", "eval_every_steps", "checkpoint_every_steps", "checkpoint_replay"}
 )
-
-
 _KEPT = {True: "on", False: "off"}
 
 
@@ -153,7 +148,7 @@ def run_transfer(
 
 
 def run_distill(
-    config: DistillConfig, launch: Launch, teachers: Mapping[str, Checkpoint]
+    config: DistillConfig, launch: Launch, teachers: Mapping[str, TeacherSource]
 ) -> Iterator[Record]:
     """Trains one student from one teacher per task.
 
@@ -171,36 +166,32 @@ def run_distill(
         if run.complete:
             return
         compute.start()
-        loaded = load_each_once(config.tasks, teachers, compute)
-        state = DistillState(config, compute, loaded)
-        measured: dict[str, dict[str, float]] = {"teacher": {}, RANDOM: {}}
+        state = DistillState(config, compute, load_each_once(config.tasks, teachers, compute))
+        references = References()
         try:
-            for record in measure_references(
-                loaded, teachers, _final_measuring(config, launch, run)
-            ):
-                who = str(record.values["who"])
-                task = str(record.values["task"])
-                measured[who][task] = float(record.values[f"{task}/mean"] or 0.0)
-                yield record
+            yield from references.measured(state, teachers, _final_measuring(config, launch, run))
         except BaseException:  # a closed generator too: the emulators must stop
             state.close()
             raise
-        for task, mean in measured["teacher"].items():
-            if mean <= measured[RANDOM][task]:
-                launch.notice(
-                    f"the teacher of {task} scores {mean:g}, random play "
-                    f"{measured[RANDOM][task]:g}: the task counts as 0 in the student's merit"
-                )
+        for complaint in references.complaints():
+            launch.notice(complaint)
         manifest = {
             "kind": "student",
             "tasks": {task: list(n) for task, n in state.network.task_actions.items()},
             "parents": parents,
         }
-
-        def merit(scores: Mapping[str, float]) -> float:
-            return expert_normalised(scores, measured["teacher"], measured[RANDOM])
-
-        yield from _learn(config, launch, run, state, manifest, merit, started)
+        fidelity = Fidelity(state.learner, state.teachers)
+        yield from _learn(
+            config,
+            launch,
+            run,
+            state,
+            manifest,
+            references.merit,
+            started,
+            players=fidelity.players(),
+            seen=lambda scores: references.compare(state, scores) | fidelity.take(),
+        )
 
 
 def run_evaluate(
@@ -222,7 +213,7 @@ def run_evaluate(
     started = time.monotonic()
     if checkpoint is None and not config.tasks:
         raise ConfigError("random plays anything: tasks must be named")
-    tasks = config.tasks or tuple(checkpoint.tasks if checkpoint else ())
+    tasks = config.tasks or (tasks_in_file(checkpoint) if checkpoint else ())
     if checkpoint is not None:
         check_plays(checkpoint, tasks)
     compute = launch.compute()
@@ -247,7 +238,7 @@ def run_evaluate(
         run.mark_complete(
             {
                 "kind": "evaluation",
-                "checkpoint": RANDOM if checkpoint is None else str(checkpoint.path),
+                "checkpoint": RANDOM if checkpoint is None else checkpoint.name,
                 "model_sha256": sha256,
                 "seconds": elapsed_s,
                 "scores": {task: s.to_json() for task, s in scores.items()},
@@ -296,13 +287,17 @@ def _learn(
     manifest: Mapping[str, Any],
     merit: Callable[[Mapping[str, float]], float],
     started: float,
+    *,
+    players: Mapping[str, Act] | None = None,
+    seen: Callable[[Mapping[str, float]], dict[str, float]] = lambda _: {},
 ) -> Iterator[Record]:
     """The session, a final evaluation of the last checkpoint, the summary.
 
-    ``started`` is when the work began, on the monotonic clock.
+    ``started`` is when the work began, on the monotonic clock; ``seen`` is told the mean scores of
+    each evaluation, and what it answers is recorded beside them.
     """
     measuring = _final_measuring(config, launch, run)
-    players = live_players(state.network, manifest["tasks"])
+    players = players or live_players(state.network, manifest["tasks"])
     if state.replay_bytes:
         launch.notice(f"the replay will take up to {state.replay_bytes / 2**30:.2f} GiB")
 
@@ -311,7 +306,8 @@ def _learn(
             task: measuring.play(act, task, config.schedule.eval_episodes)
             for task, act in players.items()
         }
-        return Evaluation(tasks, merit({task: scores.mean for task, scores in tasks.items()}))
+        means = {task: scores.mean for task, scores in tasks.items()}
+        return Evaluation(tasks, merit(means), seen(means))
 
     # The session's clock begins here, with the teachers already measured.
     earlier_s = time.monotonic() - started
@@ -342,7 +338,8 @@ def _learn(
         state.close()
     values: dict[str, Any] = {}
     if final:
-        values["merit"] = merit({task: scores.mean for task, scores in final.items()})
+        means = {task: scores.mean for task, scores in final.items()}
+        values |= {"merit": merit(means)} | seen(means)
     for task, scores in final.items():
         values |= score_values(task, scores)
     elapsed_s = earlier_s + session.elapsed_s

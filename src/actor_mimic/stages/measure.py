@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actor_mimic.errors import DataError, Interrupted, StorageError
 from actor_mimic.protocols import Protocol
@@ -17,6 +18,7 @@ from actor_mimic.storage.checkpoint import Checkpoint
 from actor_mimic.storage.durable import json_bytes, replace_file
 from actor_mimic.storage.records import Record
 from actor_mimic.storage.run_dir import installed_versions, read_run_json, slug
+from actor_mimic.teachers.callables import TeacherSource
 from actor_mimic.teachers.teacher import Teacher
 
 RANDOM = "random"
@@ -84,6 +86,7 @@ def measure(
     measuring: Measuring,
     *,
     also_look_in: Path | None = None,
+    claimed: float | None = None,
 ) -> TaskScores:
     """The scores of some weights in one task: looked up, or played and kept.
 
@@ -96,6 +99,7 @@ def measure(
         task: what to play.
         measuring: how, and where results are kept.
         also_look_in: another run that may have measured the same already.
+        claimed: what somebody else says that these weights score; kept beside what they do.
 
     Raises:
         Interrupted: if a stop was asked for.
@@ -112,8 +116,9 @@ def measure(
         scores = _kept(also_look_in, file_name, task)
     if scores is None:
         scores = measuring.play(act, task, measuring.episodes)
-    result = evaluation_json(name, measuring.protocol, epsilon, {task: scores})
-    result |= {"seed": measuring.seed, "versions": _versions()}
+    result = result_json(name, task, epsilon, measuring, scores)
+    if claimed is not None:
+        result["claimed_score"] = claimed
     target = measuring.directory / file_name
     try:
         target.parent.mkdir(exist_ok=True)
@@ -121,6 +126,14 @@ def measure(
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error}") from error
     return scores
+
+
+def result_json(
+    name: str, task: str, epsilon: float, measuring: Measuring, scores: TaskScores
+) -> dict[str, Any]:
+    """What is kept of one measurement: the scores, and how they came about."""
+    result = evaluation_json(name, measuring.protocol, epsilon, {task: scores})
+    return result | {"seed": measuring.seed, "versions": _versions()}
 
 
 def _versions() -> dict[str, str | None]:
@@ -143,21 +156,30 @@ def _kept(run: Path, file_name: str, task: str) -> TaskScores | None:
         ) from error
 
 
+def claimed_score(source: TeacherSource) -> float | None:
+    """What an import's author says that it scores; None if nothing is known."""
+    claimed = source.config.get("claimed_score") if isinstance(source, Checkpoint) else None
+    return float(claimed) if isinstance(claimed, int | float) else None
+
+
 def measure_references(
-    loaded: Sequence[Teacher], checkpoints: Mapping[str, Checkpoint], measuring: Measuring
+    loaded: Sequence[Teacher], checkpoints: Mapping[str, TeacherSource], measuring: Measuring
 ) -> Iterator[Record]:
     """Scores of every teacher and of random play in its task, as records."""
     if not measuring.episodes:
         return
     for teacher in loaded:
         task = teacher.task
-        home = checkpoints[task].run
+        home, claimed = checkpoints[task].run, claimed_score(checkpoints[task])
         for who, name, act in (
             ("teacher", teacher.model_sha256, teacher.act),
             (RANDOM, RANDOM, None),
         ):
-            scores = measure(act, name, task, measuring, also_look_in=home)
+            known = claimed if who == "teacher" else None
+            scores = measure(act, name, task, measuring, also_look_in=home, claimed=known)
             values = {"who": who, "task": task} | score_values(task, scores)
+            if known is not None:
+                values |= {f"{task}/claimed": known, f"{task}/drop": known - scores.mean}
             yield Record("measure", 0, 0, values, 0.0)
 
 

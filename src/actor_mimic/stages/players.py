@@ -14,6 +14,7 @@ from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.student import Student
 from actor_mimic.stages.evaluate import Act
 from actor_mimic.storage.checkpoint import Checkpoint
+from actor_mimic.teachers.callables import CallableTeacher, TeacherSource
 from actor_mimic.teachers.own import load_teachers
 from actor_mimic.teachers.teacher import Teacher
 
@@ -25,10 +26,9 @@ def live_players(network: QNetwork | Student, tasks: Iterable[str]) -> dict[str,
     def player(task: str) -> Act:
         @torch.no_grad()
         def act(obs: Shaped[Tensor, "envs ..."]) -> Int64[np.ndarray, " envs"]:
-            scores = network(obs.to(device)).scores
-            if isinstance(network, Student):
-                scores = network.task_scores(task, scores)
-            return scores.argmax(dim=1).cpu().numpy()
+            obs = obs.to(device)
+            output = network.play(task, obs) if isinstance(network, Student) else network(obs)
+            return output.scores.argmax(dim=1).cpu().numpy()
 
         return act
 
@@ -36,15 +36,21 @@ def live_players(network: QNetwork | Student, tasks: Iterable[str]) -> dict[str,
 
 
 def load_each_once(
-    tasks: Sequence[str], checkpoints: Mapping[str, Checkpoint], compute: Compute
+    tasks: Sequence[str], checkpoints: Mapping[str, TeacherSource], compute: Compute
 ) -> list[Teacher]:
     """The teachers of the tasks, in order; several of one checkpoint share its network."""
+    stored: dict[Path, Checkpoint] = {}
     tasks_of: dict[Path, list[str]] = {}
-    for task in tasks:
-        tasks_of.setdefault(checkpoints[task].path, []).append(task)
     loaded: dict[str, Teacher] = {}
-    for shared in tasks_of.values():
-        loaded |= load_teachers(checkpoints[shared[0]], shared, compute)
+    for task in tasks:
+        source = checkpoints[task]
+        if isinstance(source, CallableTeacher):
+            loaded[task] = source.load(compute)
+        else:
+            stored[source.path] = source
+            tasks_of.setdefault(source.path, []).append(task)
+    for path, shared in tasks_of.items():
+        loaded |= load_teachers(stored[path], shared, compute)
     return [loaded[task] for task in tasks]
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,11 @@ KEEP_LAST = 2
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one evaluation gave: scores per task, and the one number that chooses ``best``."""
+    """What one evaluation gave: scores per task, the one number that chooses ``best``, and more."""
 
     tasks: Mapping[str, TaskScores]
     figure_of_merit: float
+    values: Mapping[str, float] = field(default_factory=dict)  # to be recorded beside them
 
 
 class Session:
@@ -190,6 +191,7 @@ class Session:
                 f"{task}/episodes": scores.episodes,
                 f"{task}/human_normalised": scores.human_normalised,
             }
+        values |= evaluation.values
         return Record("evaluation", self._state.steps, self._state.updates, values, self.elapsed_s)
 
     def _save(self) -> Iterator[Record]:

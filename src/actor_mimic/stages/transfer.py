@@ -11,6 +11,7 @@ from actor_mimic.config import NetworkConfig, TransferConfig
 from actor_mimic.envs.vector_step import VectorEnv
 from actor_mimic.errors import DataError
 from actor_mimic.learners.warm_start import TensorOrigin, warm_start
+from actor_mimic.networks.layered import LayeredNetwork
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.student import Student
 from actor_mimic.networks.torsos import TorsoSpec
@@ -20,7 +21,16 @@ from actor_mimic.teachers.own import load_network
 
 
 def with_network_of(config: TransferConfig, parent: Checkpoint) -> TransferConfig:
-    """The configuration with the parent's kind, width and norm: the weights decide the shape."""
+    """The configuration with the parent's kind, width and norm: the weights decide the shape.
+
+    Raises:
+        DataError: if the parent is an import, whose layers need not be those of any kind of ours.
+    """
+    if "torso" not in parent.network:
+        raise DataError(
+            f"{parent.path} was imported: it can teach, and a student of it can be the start of a "
+            "transfer, but not the import itself"
+        )
     spec = TorsoSpec.from_json(parent.network["torso"])
     network = NetworkConfig(network=spec.kind, width=spec.width, norm=spec.norm)
     return dataclasses.replace(config, network=network)
@@ -45,6 +55,11 @@ def transfer_network(
         return network, [
             TensorOrigin(name, "fresh", rows=0) for name, _ in network.named_parameters()
         ]
+    if parent.network.get("vectors"):
+        raise DataError(
+            f"{parent.path} has an encoder for each of its tasks and none for {config.task}: "
+            "a network for one task cannot start from it"
+        )
     shape = TorsoSpec.from_json(parent.network["torso"]).obs_shape
     if shape != observation_shape(env):
         raise DataError(
@@ -53,6 +68,7 @@ def transfer_network(
         )
     network = fresh_network(config, env)
     source = load_network(parent)
+    assert not isinstance(source, LayeredNetwork), "refused by with_network_of"
     if isinstance(source, Student):
         source_outputs, source_network = source.alphabet, source.network
     else:

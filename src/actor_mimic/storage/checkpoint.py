@@ -42,6 +42,7 @@ from actor_mimic.storage.naming import (
     step_of,
     what_survived,
 )
+from actor_mimic.storage.shipped import PREFIX, shipped_name, shipped_path
 from actor_mimic.storage.staging import (
     STATE,
     check_finite,
@@ -115,6 +116,11 @@ class Checkpoint:
         if MODEL not in self.manifest["files"]:
             raise DataError(f"{self.path}: expected {MODEL}, which is not in {MANIFEST}")
         return self.manifest["files"][MODEL]["sha256"]
+
+    @property
+    def name(self) -> str:
+        """What a user calls it: ``zoo:NAME``, or its path."""
+        return shipped_name(self.path) or str(self.path)
 
     @property
     def run(self) -> Path | None:
@@ -316,13 +322,16 @@ def resolve_checkpoint(
     """Open what a user named as a checkpoint.
 
     Args:
-        path: a checkpoint directory, or a run with ``checkpoints``.
+        path: a checkpoint directory, a run with ``checkpoints``, or ``zoo:NAME``.
         which: of a run's checkpoints; the best is the one that `write_best` named.
         on_damaged: as in `newest_valid`; a warning is logged by default.
 
     Raises:
         DataError: saying what was expected there and what is there.
+        UsageError: if no expert of that name is shipped.
     """
+    if str(path).startswith(PREFIX):
+        path = shipped_path(str(path))
     if not path.is_dir():
         came = "a file" if path.exists() else "nothing of that name"
         raise DataError(f"{path}: expected a run or a checkpoint directory, got {came}")

@@ -1,4 +1,4 @@
-"""Our own checkpoints as teachers: experts, transferred networks, and students."""
+"""Our own checkpoints as teachers: experts, transferred networks, students, and imports."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,14 +6,18 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from actor_mimic.compute import Compute
+from actor_mimic.envs.gymnasium import TASK_PREFIX
 from actor_mimic.errors import DataError, did_you_mean
+from actor_mimic.networks.layered import LayeredNetwork
 from actor_mimic.networks.q_network import Output, QNetwork
 from actor_mimic.networks.student import Student
 from actor_mimic.storage.checkpoint import Checkpoint
 from actor_mimic.teachers.teacher import Teacher
 
+Network = QNetwork | Student | LayeredNetwork
 
-def load_network(checkpoint: Checkpoint) -> QNetwork | Student:
+
+def load_network(checkpoint: Checkpoint) -> Network:
     """The network that a checkpoint holds, on the CPU.
 
     Raises:
@@ -21,9 +25,11 @@ def load_network(checkpoint: Checkpoint) -> QNetwork | Student:
     """
     description = checkpoint.network
     try:
-        network: QNetwork | Student
+        network: Network
         if checkpoint.kind == "student":
             network = Student.from_json(description)
+        elif checkpoint.kind == "import":
+            network = LayeredNetwork.from_json(description)
         else:
             network = QNetwork.from_json(description)
     except (KeyError, TypeError, ValueError) as error:
@@ -47,6 +53,8 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], source: str)
             if expected.get(name) != found.get(name)
         ]
         raise DataError("\n".join([f"{source}: the tensors do not fit the network", *lines]))
+    if any(tensor.is_meta for tensor in network.state_dict().values()):
+        network.to_empty(device="cpu")
     network.load_state_dict(dict(tensors))
 
 
@@ -59,9 +67,24 @@ def check_plays(checkpoint: Checkpoint, tasks: Iterable[str]) -> None:
     for task in tasks:
         if task not in checkpoint.tasks:
             raise DataError(
-                f"{checkpoint.path} plays {', '.join(checkpoint.tasks)}, not {task}"
+                f"{checkpoint.name} plays {', '.join(checkpoint.tasks)}, not {task}"
                 f"{did_you_mean(task, checkpoint.tasks)}"
             )
+
+
+def tasks_in_file(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What a checkpoint plays, to be played because its file says so and nobody else did.
+
+    Raises:
+        DataError: if Gymnasium would import a module that the file names.
+    """
+    for task in checkpoint.tasks:
+        if ":" in task.removeprefix(TASK_PREFIX):
+            raise DataError(
+                f"{checkpoint.path} plays {task}, whose module would be imported: if you know it, "
+                "name the task yourself"
+            )
+    return tuple(checkpoint.tasks)
 
 
 def load_teacher(checkpoint: Checkpoint, task: str, compute: Compute) -> Teacher:
@@ -85,23 +108,27 @@ def load_teachers(
     return {task: _teacher(checkpoint, task, network, compute) for task in tasks}
 
 
-def _teacher(
-    checkpoint: Checkpoint, task: str, network: QNetwork | Student, compute: Compute
-) -> Teacher:
-    q_network = network.network if isinstance(network, Student) else network
+def _teacher(checkpoint: Checkpoint, task: str, network: Network, compute: Compute) -> Teacher:
+    if isinstance(network, LayeredNetwork):
+        obs_shape, num_features = network.spec.obs_shape, network.num_features
+        are_logits = network.spec.scores == "logits"
+    elif isinstance(network, Student):
+        obs_shape, num_features = network.obs_shape(task), network.network.torso.num_features
+        are_logits = network.scores_are_logits
+    else:
+        obs_shape, num_features = network.torso.spec.obs_shape, network.torso.num_features
+        are_logits = False
 
     def label(obs: Shaped[Tensor, "batch ..."]) -> Output:
-        output = network(obs)
-        if isinstance(network, Student):
-            return Output(network.task_scores(task, output.scores), output.features)
-        return output
+        return network.play(task, obs) if isinstance(network, Student) else network(obs)
 
     return Teacher(
         task=task,
         action_names=tuple(checkpoint.tasks[task]),
-        obs_shape=q_network.torso.spec.obs_shape,
-        num_features=q_network.torso.num_features,
+        obs_shape=obs_shape,
+        num_features=num_features,
         model_sha256=checkpoint.model_sha256,
         network=label,
         device=compute.device,
+        scores_are_logits=are_logits,
     )

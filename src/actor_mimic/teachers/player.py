@@ -63,9 +63,10 @@ class Player:
 
 
 def load(path: str | Path, *, device: str = "cpu") -> Player:
-    """Loads a run or a checkpoint directory as a player.
+    """Loads a run, a checkpoint directory or ``zoo:NAME`` as a player.
 
     Raises:
         DataError: if there is no valid checkpoint there.
+        UsageError: if no expert of that name is shipped.
     """
     return Player(resolve_checkpoint(Path(path)), device=device)

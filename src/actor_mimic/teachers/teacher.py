@@ -26,6 +26,8 @@ class Teacher:
         model_sha256: names its weights, in manifests and in measured scores.
         network: raw observations on the device to scores over ``action_names`` and features.
         device: where it computes.
+        scores_are_logits: its scores are logits of a policy, to be taken as it is, and not values
+            that a temperature has to make a policy of.
     """
 
     task: str
@@ -35,6 +37,7 @@ class Teacher:
     model_sha256: str
     network: Callable[[Shaped[Tensor, "batch ..."]], Output]
     device: str
+    scores_are_logits: bool = False
 
     @torch.no_grad()
     def label(self, obs: Shaped[Tensor, "batch ..."]) -> Output:

@@ -23,12 +23,17 @@ OptionalTask = Annotated[str | None, arg(metavar="TASK", help_behavior_hint="")]
 Tasks = Annotated[tuple[str, ...], arg(metavar="TASK [TASK ...]", help_behavior_hint="")]
 CheckpointName = Annotated[str, arg(metavar="CHECKPOINT")]
 RunPath = Annotated[Path, arg(metavar="PATH")]
+OptionalRun = Annotated[str | None, arg(metavar="RUN", help_behavior_hint="")]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
 Number = Annotated[int, arg(metavar="N")]
 OptionalNumber = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
 OptionalPreset = Annotated[
     Literal["fast", "nature", "sb3"] | None,
     arg(metavar="{fast,nature,sb3}", help_behavior_hint=""),
+]
+OptionalDistillPreset = Annotated[
+    Literal["paper", "authors-code"] | None,
+    arg(metavar="{paper,authors-code}", help_behavior_hint=""),
 ]
 OptionalAlgorithm = Annotated[
     Literal["pqn", "dqn"] | None, arg(metavar="{pqn,dqn}", help_behavior_hint="")
@@ -83,10 +88,11 @@ def named_value(text: str, form: str) -> tuple[str, str]:
 
 
 def checkpoint_argument(text: str) -> "Checkpoint":
-    """What a user names as a checkpoint: a run, ``RUN@best``, or a checkpoint directory.
+    """What a user names as a checkpoint: a run, ``RUN@best``, a checkpoint directory, ``zoo:NAME``.
 
     Raises:
         DataError: saying what was expected there and what is there.
+        UsageError: if no expert of that name is shipped.
     """
     from actor_mimic.storage.checkpoint import resolve_checkpoint
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
-from actor_mimic.config import Config, NetworkConfig, build_config, to_json
+from actor_mimic.config import Config, DistillConfig, NetworkConfig, build_config, to_json
 from actor_mimic.errors import ConfigError, DataError, UsageError, did_you_mean
 from actor_mimic.presets import DEFAULT_PRESET
 from actor_mimic.verbs.arguments import (
@@ -21,6 +21,7 @@ from actor_mimic.verbs.arguments import (
     Device,
     Number,
     OptionalAlgorithm,
+    OptionalDistillPreset,
     OptionalNumber,
     OptionalPath,
     OptionalPreset,
@@ -32,6 +33,7 @@ from actor_mimic.verbs.arguments import (
     named_value,
     notice,
 )
+from actor_mimic.verbs.foreign import check_features, teacher_argument
 
 if TYPE_CHECKING:
     from actor_mimic.storage.records import Record
@@ -123,6 +125,7 @@ class Distill:
     For example:
       actor-mimic distill pong=runs/expert-pong-pqn-0 boxing=runs/expert-boxing-pqn-0
       actor-mimic distill pong=RUN boxing=RUN@best --set temperature=0.01
+      actor-mimic distill pong=zoo:pong boxing=zoo:boxing
     """
 
     teachers: Positional[
@@ -131,8 +134,20 @@ class Distill:
             tyro.conf.arg(metavar="TASK=CHECKPOINT [TASK=CHECKPOINT ...]", help_behavior_hint=""),
         ]
     ]
-    """Tasks and teachers: a run (its last checkpoint, or RUN@best) or a checkpoint directory."""
+    """Tasks and teachers: a run (its last checkpoint, or RUN@best), a checkpoint directory, or an
+    expert that comes with the package (zoo:NAME; see: actor-mimic zoo); another library's file,
+    which is imported into the run first (see: actor-mimic import); or MODULE:FUNCTION, a function
+    of yours from observations to scores."""
     common: OmitArgPrefixes[Common] = Common()
+    preset: OptionalDistillPreset = None
+    """paper: the printed formulas and hyper-parameters; authors-code: the update that the released
+    code makes. Left out: what suits few cores."""
+    head: Annotated[
+        Literal["shared", "per_task"] | None,
+        tyro.conf.arg(metavar="{shared,per_task}", help_behavior_hint=""),
+    ] = None
+    """shared: tasks share the outputs of the actions that both have; per_task: every task has its
+    own. Left out: shared."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""
@@ -145,18 +160,22 @@ class Distill:
             raise UsageError("every task needs exactly one teacher, a task was named twice")
         total = self.common.total_steps
         values: dict[str, Any] = {"tasks": list(named)}
+        given = {"preset": self.preset, "head": self.head}
+        values |= {name: value for name, value in given.items() if value is not None}
         if total is not None:
             values["steps_per_task"] = -(-total // max(1, len(named)))
         config = _build("distill", values, self.common)
-        checkpoints = {task: checkpoint_argument(where) for task, where in named.items()}
+        assert isinstance(config, DistillConfig)
+        path = self.common.run_dir or _default_dir("student", *named, self.common.seed)
+        checkpoints = {t: teacher_argument(where, t, path) for t, where in named.items()}
         for task, checkpoint in checkpoints.items():
             if task not in checkpoint.tasks:
                 # Before a run directory is made for what can never begin.
                 raise DataError(
-                    f"{checkpoint.path} plays {', '.join(checkpoint.tasks)}, not {task}"
+                    f"{checkpoint.name} plays {', '.join(checkpoint.tasks)}, not {task}"
                     f"{did_you_mean(task, checkpoint.tasks)}"
                 )
-        path = self.common.run_dir or _default_dir("student", *named, self.common.seed)
+        check_features(checkpoints, config.feature_weight)
         return _learn(run_distill, config, path, "student", self.common, checkpoints)
 
 
@@ -176,7 +195,8 @@ class Transfer:
         CheckpointName | None,
         tyro.conf.arg(name="from", metavar="CHECKPOINT", help_behavior_hint=""),
     ] = None
-    """A student or an expert: a run (or RUN@best), a checkpoint. Left out: random weights."""
+    """A student or an expert: a run (or RUN@best), a checkpoint, zoo:NAME. Left out: random
+    weights."""
     head: Literal["fresh", "copy"] = "fresh"
     """fresh: a new output layer; copy: the outputs of the actions that both have."""
     preset: OptionalPreset = None
@@ -213,7 +233,7 @@ class Run:
     """
 
     recipe: Positional[Annotated[str, tyro.conf.arg(metavar="RECIPE")]]
-    """demo, small-transfer, paper-multitask, paper-transfer, or a TOML file."""
+    """demo, small-transfer, paper-multitask, paper-transfer, zoo, or a TOML file."""
     run_dir: OptionalPath = None
     """Where its runs are kept. Left out: runs/RECIPE."""
     device: Device = "auto"

@@ -37,10 +37,12 @@ class Evaluate:
       actor-mimic evaluate runs/expert-pong-pqn-0
       actor-mimic evaluate runs/student --tasks pong --episodes 100 --protocol sticky --json
       actor-mimic evaluate random --tasks pong boxing
+      actor-mimic evaluate zoo:pong
     """
 
     checkpoint: Positional[CheckpointName]
-    """A run (its last checkpoint; RUN@best for its best one), a checkpoint directory, or random."""
+    """A run (its last checkpoint; RUN@best for its best one), a checkpoint directory, zoo:NAME, or
+    random."""
     tasks: Tasks = ()
     """Which tasks. Left out: all that the checkpoint plays."""
     episodes: Number = 30
@@ -63,7 +65,7 @@ class Evaluate:
         from actor_mimic.protocols import protocol_named
         from actor_mimic.stages.evaluate import evaluation_json
         from actor_mimic.stages.measure import RANDOM, Measuring
-        from actor_mimic.teachers.own import load_teachers
+        from actor_mimic.teachers.own import load_teachers, tasks_in_file
 
         if self.episodes < 1:
             raise UsageError(f"--episodes must be at least 1, got {self.episodes}")
@@ -71,7 +73,7 @@ class Evaluate:
         epsilon = protocol.evaluation_epsilon if self.epsilon is None else self.epsilon
         _check_probability("--epsilon", epsilon)
         checkpoint = None if self.checkpoint == RANDOM else checkpoint_argument(self.checkpoint)
-        tasks = self.tasks or (() if checkpoint is None else tuple(checkpoint.tasks))
+        tasks = self.tasks or (() if checkpoint is None else tasks_in_file(checkpoint))
         if not tasks:
             raise UsageError("random plays anything: say which with --tasks")
         for task in tasks:
@@ -94,7 +96,7 @@ class Evaluate:
             for task in tasks:
                 act = teachers[task].act if teachers else None
                 scores[task] = measuring.play(act, task, self.episodes)
-        name = self.checkpoint if checkpoint is None else str(checkpoint.path)
+        name = self.checkpoint if checkpoint is None else checkpoint.name
         shown = 1.0 if checkpoint is None else epsilon
         result = evaluation_json(name, protocol, shown, scores)
         if self.json:
@@ -113,7 +115,7 @@ class Play:
     """
 
     checkpoint: Positional[CheckpointName]
-    """A run (its last checkpoint; RUN@best for its best one) or a checkpoint directory."""
+    """A run (its last checkpoint, or RUN@best), a checkpoint directory, or zoo:NAME."""
     video: RunPath
     """The MP4 file to write."""
     task: OptionalTask = None
@@ -132,7 +134,7 @@ class Play:
         from actor_mimic.compute import choose_compute
         from actor_mimic.protocols import protocol_named
         from actor_mimic.stages.films import record_film
-        from actor_mimic.teachers.own import load_teacher
+        from actor_mimic.teachers.own import load_teacher, tasks_in_file
 
         protocol = protocol_named(self.protocol)
         epsilon = protocol.evaluation_epsilon if self.epsilon is None else self.epsilon
@@ -148,7 +150,7 @@ class Play:
         if task is None:
             if len(checkpoint.tasks) != 1:
                 raise UsageError(f"say which game with --task: {', '.join(checkpoint.tasks)}")
-            (task,) = checkpoint.tasks
+            (task,) = tasks_in_file(checkpoint)
         _check_task(task, checkpoint)
         teacher = load_teacher(checkpoint, task, choose_compute("cpu"))
         film = record_film(
@@ -182,7 +184,7 @@ class Show:
     """
 
     checkpoint: Positional[CheckpointName]
-    """A run (its last checkpoint; RUN@best for its best one) or a checkpoint directory."""
+    """A run (its last checkpoint, or RUN@best), a checkpoint directory, or zoo:NAME."""
     json: Switch = False
     """Print one JSON object on standard output."""
 
@@ -311,7 +313,7 @@ def _check_task(task: str, checkpoint: "Checkpoint | None") -> None:
     if checkpoint is not None:
         if task not in checkpoint.tasks:
             raise UsageError(
-                f"{checkpoint.path} plays {', '.join(checkpoint.tasks)}, not {task!r}"
+                f"{checkpoint.name} plays {', '.join(checkpoint.tasks)}, not {task!r}"
                 f"{did_you_mean(task, checkpoint.tasks)}"
             )
         return
@@ -325,27 +327,32 @@ def _check_task(task: str, checkpoint: "Checkpoint | None") -> None:
 
 
 def _kept_scores(checkpoint: "Checkpoint") -> list[dict[str, Any]]:
-    """What its run measured of exactly these weights; empty if nothing."""
+    """What its run, or the zoo, measured of exactly these weights; empty if nothing."""
     from actor_mimic.storage.run_dir import read_run_json
+    from actor_mimic.storage.shipped import read_scores, shipped_name
 
+    if shipped_name(checkpoint.path):
+        return [_figures(result) for result in read_scores(checkpoint.path)]
     if checkpoint.run is None:
         return []
     found = []
     for path in sorted((checkpoint.run / "evaluations").glob("*.json")):
         try:
             content = read_run_json(checkpoint.run, f"evaluations/{path.name}")
-            if content["checkpoint"] != checkpoint.model_sha256:
-                continue
-            figures = {
-                task: {name: value for name, value in scores.items() if name != "scores"}
-                for task, scores in content["tasks"].items()
-            }
-            found.append(
-                {"protocol": content["protocol"], "epsilon": content["epsilon"], "tasks": figures}
-            )
+            if content["checkpoint"] == checkpoint.model_sha256:
+                found.append(_figures(content))
         except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
             notice(f"{path} is not shown: {error}")
     return found
+
+
+def _figures(result: dict[str, Any]) -> dict[str, Any]:
+    """A kept result without the scores of single games."""
+    tasks = {
+        task: {name: value for name, value in scores.items() if name != "scores"}
+        for task, scores in result["tasks"].items()
+    }
+    return {"protocol": result["protocol"], "epsilon": result["epsilon"], "tasks": tasks}
 
 
 def _print_scores(result: dict[str, Any]) -> None:

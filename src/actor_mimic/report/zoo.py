@@ -1,0 +1,183 @@
+"""The shipped experts in words and tables, from their manifests and scores alone.
+
+Every figure that is printed about them, in the terminal, on their cards and in the documents, is
+read here from the files that are shipped.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from actor_mimic.protocols import FRAME_SKIP
+from actor_mimic.report.aggregate import Score
+from actor_mimic.report.printable import printable
+from actor_mimic.report.tables import MISSING, show_score, show_share
+from actor_mimic.storage.shipped import PREFIX, Shipped
+
+# Protocol and epsilon of every shipped score. Epsilon 0.05 is the paper's; it costs real points in
+# games that one wrong move can lose, so that each expert is shown at 0.01 as well.
+MEASURED = (("paper", 0.05), ("paper", 0.01), ("sticky", 0.01))
+HUMAN_AT = MEASURED[0]
+
+NOTHING = (
+    "no experts are shipped yet; train one (actor-mimic train-expert), and "
+    "actor-mimic zoo --add RUN makes it one of the zoo"
+)
+BEGIN = "<!-- zoo table: written by python -m benchmarks.zoo_table, not by hand -->"
+END = "<!-- end of zoo table -->"
+
+_ALGORITHMS = {"pqn": "PQN", "dqn": "DQN"}
+
+
+def facts(shipped: Shipped) -> dict[str, Any]:
+    """What ``zoo --json`` says of one expert; every game's score is left to scores.json."""
+    told = shipped.manifest.get("shipped", {})
+    return {
+        "task": shipped.task,
+        "step": shipped.manifest["step"],
+        "preset": told.get("preset"),
+        "command": told.get("command"),
+        "bytes": shipped.size,
+        "model_sha256": shipped.model_sha256,
+        "evaluations": [
+            {
+                "protocol": result["protocol"],
+                "epsilon": result["epsilon"],
+                **{k: v for k, v in result["tasks"][shipped.task].items() if k != "scores"},
+            }
+            for result in shipped.evaluations
+        ],
+    }
+
+
+def text_table(experts: Sequence[Shipped]) -> str:
+    """One line per expert, for a terminal of 100 columns."""
+    if not experts:
+        return NOTHING
+    headings = ["expert", "steps", *(f"eps {e:g}" for p, e in MEASURED if p == "paper")]
+    rows = [[*headings, "human", "MB"], *map(_text_cells, experts)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    total = sum(expert.size for expert in experts)
+    lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+    lines.append(
+        f"{total / 1e6:.1f} MB in all. Protocol paper: mean [95 % interval] of raw scores; human: "
+        f"at eps {HUMAN_AT[1]:g}."
+    )
+    return "\n".join(lines)
+
+
+def markdown_table(experts: Sequence[Shipped]) -> str:
+    """The table of the documents, between the lines that mark it as generated."""
+    if not experts:
+        return f"{BEGIN}\nNo experts are shipped yet.\n{END}"
+    columns = [f"`{protocol}`, epsilon {epsilon:g}" for protocol, epsilon in MEASURED]
+    rows = [["expert", "steps", *columns, "human-normalised", "games", "MB"]]
+    rows.append(["---"] * len(rows[0]))
+    for expert in experts:
+        scores = [_score(expert, *setting) for setting in MEASURED]
+        rows.append(
+            [
+                f"`{PREFIX}{expert.name}`",
+                f"{expert.manifest['step']:,}",
+                *map(show_score, scores),
+                show_share(_human(expert)),
+                _games(scores),
+                _megabytes(expert),
+            ]
+        )
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([BEGIN, *lines, END])
+
+
+def replace_table(document: str, table: str) -> str:
+    """A document with its generated table made anew.
+
+    Raises:
+        ValueError: if the document has no place for one, or several.
+    """
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in after:
+        raise ValueError(f"expected the lines {BEGIN!r} and {END!r}, once each")
+    return before + table + after
+
+
+def card(shipped: Shipped) -> str:
+    """One paragraph about an expert, under its name."""
+    manifest = shipped.manifest
+    config, told, torso = manifest["config"], manifest["shipped"], manifest["network"]["torso"]
+    algorithm = _ALGORITHMS.get(config["algorithm"], config["algorithm"])
+    preset = f", preset `{told['preset']}`" if told["preset"] else ""
+    step, budget = manifest["step"], config["total_steps"]
+    taken_at = f" of a run of {budget:,}" if step < budget else ""
+    sentences = [
+        f"A Q-network (`{torso['kind']}`, width {torso['width']:g}, norm {torso['norm']}) for "
+        f"{printable(shipped.task, max_length=60)}.",
+        f"It learnt from random weights by {algorithm}{preset}, in {step:,} steps{taken_at} "
+        f"({FRAME_SKIP} frames each) with seed {config['seed']} under the protocol "
+        f"`{manifest['protocol']}`: `{printable(told['command'])}`.",
+        f"The kernels and matrices of its torso are stored in {told['weights']}, everything else "
+        f"in float32 ({_megabytes(shipped)} MB).",
+        f"Raw scores of this very file: {_measured(shipped)}.",
+    ]
+    human = _human(shipped)
+    if human is not None:
+        sentences.append(
+            f"At epsilon {HUMAN_AT[1]:g} under `{HUMAN_AT[0]}` that is {human:.0%} of the way from "
+            "the published random play to the published human."
+        )
+    return f"# {PREFIX}{shipped.name}\n\n{' '.join(sentences)}\n"
+
+
+def _measured(shipped: Shipped) -> str:
+    """``12.3 [10.1, 14.0] under `paper` at epsilon 0.05, ... (means of 100 games, ...)``."""
+    scores = {setting: _score(shipped, *setting) for setting in MEASURED}
+    figures = ", ".join(
+        f"{show_score(score)} under `{protocol}` at epsilon {epsilon:g}"
+        for (protocol, epsilon), score in scores.items()
+        if score is not None
+    )
+    games = _games(list(scores.values()))
+    return f"{figures} (means of {games} games, with 95 % bootstrap intervals)"
+
+
+def _text_cells(expert: Shipped) -> list[str]:
+    scores = [_score(expert, *setting) for setting in MEASURED if setting[0] == "paper"]
+    return [
+        PREFIX + expert.name,
+        f"{expert.manifest['step']:,}",
+        *map(show_score, scores),
+        show_share(_human(expert)),
+        _megabytes(expert),
+    ]
+
+
+def _score(expert: Shipped, protocol: str, epsilon: float) -> Score | None:
+    found = expert.scores(protocol, epsilon)
+    if found is None:
+        return None
+    interval = found["ci95"]
+    return Score(
+        found["mean"],
+        None if interval is None else (interval[0], interval[1]),
+        found["episodes"],
+        found["human_normalised"],
+    )
+
+
+def _human(expert: Shipped) -> float | None:
+    score = _score(expert, *HUMAN_AT)
+    return None if score is None else score.human_normalised
+
+
+def _games(scores: Sequence[Score | None]) -> str:
+    """How many were played for each figure."""
+    numbers = sorted({score.episodes or 0 for score in scores if score is not None})
+    return " or ".join(str(number) for number in numbers) or MISSING
+
+
+def _megabytes(expert: Shipped) -> str:
+    return f"{expert.size / 1e6:.1f}"

@@ -1,0 +1,156 @@
+"""What a student is measured against: scores of its teachers and of random play; temperatures.
+
+All of it is found before the student's first step, and kept in the run.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor
+
+from actor_mimic.errors import DataError, StorageError
+from actor_mimic.stages.distill import DistillState
+from actor_mimic.stages.evaluate import expert_normalised
+from actor_mimic.stages.fidelity import remaining_gaps
+from actor_mimic.stages.measure import RANDOM, Measuring, measure, measure_references
+from actor_mimic.storage.durable import json_bytes, replace_file
+from actor_mimic.storage.records import Record
+from actor_mimic.storage.run_dir import read_run_json
+from actor_mimic.teachers.callables import TeacherSource
+from actor_mimic.teachers.teacher import Teacher
+from actor_mimic.temperatures import mean_entropy, temperature_for_entropy
+
+TEMPERATURES = "temperatures.json"
+
+
+@dataclass
+class References:
+    """Mean scores of the teachers and of random play, by task."""
+
+    teachers: dict[str, float] = field(default_factory=dict)
+    randoms: dict[str, float] = field(default_factory=dict)
+
+    def measured(
+        self, state: DistillState, checkpoints: Mapping[str, TeacherSource], measuring: Measuring
+    ) -> Iterator[Record]:
+        """Measures what can be told before the student's first step, and records it.
+
+        Args:
+            state: whose teachers they are; it is given its measured temperatures, if it wants any.
+            checkpoints: where the teachers come from, by task.
+            measuring: how games are played.
+
+        Raises:
+            DataError, Interrupted, StorageError: as `measured_temperatures` and `measure`.
+        """
+        share = state.config.teacher_entropy
+        if share:
+            found = measured_temperatures(state.teachers, checkpoints, share, measuring)
+            state.soften(found)
+            values = {f"{task}/temperature": value for task, value in found.items()}
+            yield Record("temperatures", 0, 0, {**values}, 0.0)
+        for record in measure_references(state.teachers, checkpoints, measuring):
+            task = str(record.values["task"])
+            means = self.randoms if record.values["who"] == RANDOM else self.teachers
+            means[task] = float(record.values[f"{task}/mean"] or 0.0)
+            yield record
+
+    def complaints(self) -> list[str]:
+        """About teachers that are no better than random play."""
+        return [
+            f"the teacher of {task} scores {mean:g}, random play {self.randoms[task]:g}: "
+            "the task counts as 0 in the student's merit"
+            for task, mean in self.teachers.items()
+            if mean <= self.randoms[task]
+        ]
+
+    def merit(self, scores: Mapping[str, float]) -> float:
+        """The student's scores in one number: 0 at random play, 1 at its teachers."""
+        return expert_normalised(scores, self.teachers, self.randoms)
+
+    def compare(self, state: DistillState, scores: Mapping[str, float]) -> dict[str, float]:
+        """Tells the state what its student lacks; the values to be recorded with an evaluation.
+
+        Returns:
+            ``TASK/gap``, the teacher's mean score less the student's, and what
+            `DistillState.per_task` gives.
+        """
+        state.take_gaps(remaining_gaps(scores, self.teachers, self.randoms))
+        gaps = {f"{task}/gap": self.teachers[task] - score for task, score in scores.items()}
+        return gaps | state.per_task()
+
+
+def measured_temperatures(
+    teachers: Sequence[Teacher],
+    checkpoints: Mapping[str, TeacherSource],
+    share: float,
+    measuring: Measuring,
+) -> dict[str, float]:
+    """The temperature of each teacher of values at which its policy is as soft as wanted.
+
+    Found once, from its scores in the games that it is measured by, and kept in the run.
+
+    Args:
+        teachers: those whose scores are logits have their policies already, and are left out.
+        checkpoints: where the teachers come from, by task.
+        share: of log(actions), which the mean entropy of its policy is to be.
+        measuring: how games are played, and where the run is.
+
+    Returns:
+        Temperatures by task, in units of each teacher's scores.
+
+    Raises:
+        DataError: if no temperature will do for a teacher, or what was kept is damaged.
+        Interrupted: if a stop was asked for.
+        StorageError: if the result cannot be kept.
+    """
+    directory = measuring.directory
+    if (directory / TEMPERATURES).exists():
+        return _kept(read_run_json(directory, TEMPERATURES), str(directory / TEMPERATURES))
+    found = {}
+    for teacher in teachers:
+        if teacher.scores_are_logits:
+            continue
+        scores = _scores_in_games(teacher, checkpoints[teacher.task], measuring)
+        try:
+            temperature = temperature_for_entropy(scores, share)
+        except DataError as error:
+            raise DataError(f"teacher of {teacher.task}, teacher_entropy: {error}") from error
+        found[teacher.task] = {
+            "temperature": temperature,
+            "entropy_nats": mean_entropy(scores, temperature),
+            "observations": len(scores),
+            "model_sha256": teacher.model_sha256,
+        }
+    try:
+        replace_file(directory / TEMPERATURES, json_bytes({"share": share, "tasks": found}))
+    except OSError as error:
+        raise StorageError(f"cannot write {directory / TEMPERATURES}: {error}") from error
+    return {task: float(values["temperature"]) for task, values in found.items()}
+
+
+def _scores_in_games(
+    teacher: Teacher, source: TeacherSource, measuring: Measuring
+) -> Float[Tensor, "observations actions"]:
+    heard: list[Tensor] = []
+
+    def act(obs: Shaped[Tensor, "envs ..."]) -> Int64[np.ndarray, " envs"]:
+        scores = teacher.label(obs).scores
+        heard.append(scores.float().cpu())
+        return scores.argmax(dim=1).cpu().numpy()
+
+    measure(act, teacher.model_sha256, teacher.task, measuring, also_look_in=source.run)
+    if not heard:  # its figure was known: the same games are played again for the scores
+        measuring.play(act, teacher.task, measuring.episodes)
+    return torch.cat(heard)
+
+
+def _kept(content: object, source: str) -> dict[str, float]:
+    try:
+        tasks = content["tasks"]  # type: ignore[index]
+        return {task: float(values["temperature"]) for task, values in tasks.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{source}: expected temperatures, got {content!r:.100}") from error

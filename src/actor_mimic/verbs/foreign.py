@@ -1,0 +1,164 @@
+"""The verb import, and how foreign files are named where a teacher is asked for.
+
+Imports that need PyTorch wait until a verb runs, and until a foreign file has been looked through.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from actor_mimic.errors import ConfigError, UsageError
+from actor_mimic.verbs.arguments import (
+    Number,
+    OptionalPath,
+    Switch,
+    Task,
+    checkpoint_argument,
+    notice,
+)
+
+if TYPE_CHECKING:
+    from actor_mimic.storage.checkpoint import Checkpoint
+    from actor_mimic.teachers.callables import TeacherSource
+
+HUB = "hf:"
+
+
+@dataclass(frozen=True)
+class Import:
+    """Turn another library's agent into a checkpoint: Stable-Baselines3, CleanRL.
+
+    For example:
+      actor-mimic import dqn.zip --task gym:CartPole-v1 -o imports/cartpole
+      actor-mimic import dqn_atari.cleanrl_model --task breakout -o imports/breakout
+    """
+
+    file: Positional[Annotated[str, tyro.conf.arg(metavar="FILE")]]
+    """What Stable-Baselines3 saved (.zip), or CleanRL (.cleanrl_model); or, on the Hugging Face
+    Hub, hf:OWNER/REPO/FILE@COMMIT."""
+    task: Task
+    """What it plays: an Atari game, or gym: and a Gymnasium id."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="PATH")]
+    """The directory to make."""
+    activation: Annotated[
+        Literal["relu", "tanh", "elu", "gelu", "leaky_relu", "silu"] | None,
+        tyro.conf.arg(
+            metavar="{relu,tanh,elu,gelu,leaky_relu,silu}",
+            help_behavior_hint="",
+        ),
+    ] = None
+    """Of the hidden layers. Left out: relu for DQN and QR-DQN, tanh for PPO and A2C."""
+    obs_stats: OptionalPath = None
+    """JSON with mean, var, epsilon and clip, if observations were normalised (VecNormalize)."""
+    quantiles: Number = 200
+    """Of each action, if it is a QR-DQN agent: its file does not say how many."""
+    claimed_score: Annotated[
+        float | None, tyro.conf.arg(metavar="SCORE", help_behavior_hint="")
+    ] = None
+    """What its author says that it scores: kept, to be shown beside what it scores here."""
+    json: Switch = False
+    """Print one JSON object on standard output."""
+
+    def run(self) -> int:
+        """Does it; returns the exit code."""
+        given = {
+            "activation": self.activation,
+            "obs_stats": self.obs_stats,
+            "quantiles": self.quantiles,
+            "claimed_score": self.claimed_score,
+        }
+        checkpoint = import_file(self.file, self.task, self.output, given)
+        if self.json:
+            facts = {"path": str(self.output), "checkpoint": str(checkpoint.path)}
+            print(json.dumps(facts | {"model_sha256": checkpoint.model_sha256}))
+        else:
+            notice(f"{self.output}: {checkpoint.config['layout']}, plays {self.task}")
+        return 0
+
+
+def import_file(
+    name: str, task: str, directory: Path, options: Mapping[str, Any] = MappingProxyType({})
+) -> "Checkpoint":
+    """Imports what a user named as a foreign file.
+
+    Args:
+        name: a path, or ``hf:OWNER/REPO/FILE@COMMIT``.
+        task: what the agent plays.
+        directory: where the import goes.
+        options: the other fields of `ImportOptions`.
+
+    Raises:
+        ActorMimicError: as `import_teacher`.
+    """
+    from actor_mimic.teachers.archives import open_foreign
+
+    path, origin = Path(name), None
+    if name.startswith(HUB):
+        from actor_mimic.teachers.hub import download
+
+        path, origin = download(name), name
+    if not path.is_file():
+        came = "a directory" if path.is_dir() else "nothing of that name"
+        raise UsageError(f"{name}: expected a file to import, got {came}")
+    # A link that the user named is followed; what it leads to is a file like any other.
+    path = path.resolve()
+    # Before PyTorch is loaded, which takes seconds and most of the code that could go wrong.
+    open_foreign(path)
+    from actor_mimic.teachers.foreign import ImportOptions, import_teacher
+
+    return import_teacher(path, directory, ImportOptions(task, **options), origin=origin)
+
+
+def teacher_argument(name: str, task: str, run_dir: Path) -> "TeacherSource":
+    """What a user names as the teacher of a task: a checkpoint, a foreign file, a function.
+
+    A foreign file is imported into the run's ``teachers``, under its own hash: the same command on
+    an unfinished run finds the same import there.
+
+    Raises:
+        ActorMimicError: as `checkpoint_argument`, `import_file` and `load_callable`.
+    """
+    if name.startswith(HUB) or Path(name).is_file():
+        from actor_mimic.storage.run_dir import slug
+
+        home = f"{slug(task)[:60]}-{_digest(name)[:16]}"
+        return import_file(name, task, run_dir / "teachers" / home)
+    if not os.path.lexists(name):
+        from actor_mimic.teachers.callables import is_callable_name, load_callable
+
+        if is_callable_name(name):
+            return load_callable(name, task)
+    return checkpoint_argument(name)
+
+
+def _digest(name: str) -> str:
+    from actor_mimic.storage.durable import file_sha256
+
+    if name.startswith(HUB):
+        # Of one commit: the name decides what is in the file.
+        return hashlib.sha256(name.encode()).hexdigest()
+    return file_sha256(Path(name).resolve())
+
+
+def check_features(teachers: Mapping[str, "TeacherSource"], feature_weight: float) -> None:
+    """Refuses to regress on the features of a teacher that gives none.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    from actor_mimic.teachers.callables import CallableTeacher
+
+    for teacher in teachers.values():
+        if feature_weight and isinstance(teacher, CallableTeacher) and not teacher.has_features:
+            raise ConfigError(
+                f"{teacher.name} gives no features, and feature_weight is {feature_weight:g}: let "
+                "it return scores and features, or add --set feature_weight=0"
+            )

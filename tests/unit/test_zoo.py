@@ -1,0 +1,248 @@
+"""Shipped experts: what is rounded, what is refused, and that their names stand for checkpoints."""
+
+import fnmatch
+import json
+import signal
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from expert_runs import CARTPOLE, NAME, make_run, network_of, ship
+
+from actor_mimic import cli
+from actor_mimic.config import build_config, to_json
+from actor_mimic.errors import DataError, DivergenceError, Interrupted, UsageError
+from actor_mimic.networks.torsos import TorsoSpec
+from actor_mimic.report.zoo import BEGIN, END, card, markdown_table, replace_table
+from actor_mimic.stages import measure as measure_module
+from actor_mimic.stages.shipping import MEASURED, shipped_tensors, training_command
+from actor_mimic.storage import shipped as module
+from actor_mimic.storage.checkpoint import resolve_checkpoint
+from actor_mimic.storage.shipped import name_of_model, read_shipped, shipped_names
+from actor_mimic.teachers.own import load_network
+
+ROOT = Path(__file__).parents[2]
+ZOO_NAME = Path(f"zoo:{NAME}")
+REAL_ZOO = module.ZOO
+
+
+@pytest.fixture
+def empty_zoo(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ZOO", tmp_path / "zoo")
+    return tmp_path / "zoo"
+
+
+@pytest.fixture
+def zoo(empty_zoo, tmp_path):
+    """One expert, of the run beside it."""
+    ship(make_run(tmp_path / "run"))
+    return empty_zoo
+
+
+@pytest.mark.usefixtures("zoo")
+def test_an_expert_comes_back_as_it_went_but_for_the_rounding(tmp_path):
+    trained = resolve_checkpoint(tmp_path / "run")
+    found = resolve_checkpoint(ZOO_NAME)
+
+    assert found.name == str(ZOO_NAME)
+    assert sorted(path.name for path in found.path.iterdir()) == [
+        "MANIFEST.json",
+        "card.md",
+        "model.safetensors",
+        "scores.json",
+    ]
+    for attribute in ("kind", "tasks", "network", "config", "parents", "step"):
+        assert getattr(found, attribute) == getattr(trained, attribute), attribute
+    assert name_of_model(found.model_sha256) == str(ZOO_NAME)
+    assert name_of_model(trained.model_sha256) is None
+    told = found.manifest["shipped"]
+    assert told["source_sha256"] == trained.model_sha256 != found.model_sha256
+    assert (told["preset"], told["run_seconds"]) == ("fast", 12.5)
+    before, after = load_network(trained).state_dict(), load_network(found).state_dict()
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert after[name].dtype == torch.float32
+        if name.startswith("head") or tensor.ndim == 1:
+            assert torch.equal(after[name], tensor), name
+        else:
+            assert not torch.equal(after[name], tensor), name
+            torch.testing.assert_close(after[name], tensor, rtol=2**-11, atol=2**-25)
+
+
+def test_rounding_is_within_its_bounds_and_loses_less_than_bfloat16():
+    sizes = torch.logspace(-9, 4, 4000, base=10.0)
+    weights = (sizes * torch.where(torch.arange(4000) % 2 == 0, 1, -1)).reshape(40, 100)
+    (rounded,) = shipped_tensors({"torso.layers.0.weight": weights}).values()
+
+    assert rounded.dtype == torch.float16
+    error = (rounded.float() - weights).abs()
+    assert bool((error <= torch.maximum(weights.abs() * 2**-11, torch.tensor(2.0**-25))).all())
+    usual = weights[(weights.abs() > 1e-3) & (weights.abs() < 1)]
+    losses = [(usual.to(t).float() - usual).abs().mean() for t in (torch.float16, torch.bfloat16)]
+    assert losses[0] < losses[1] / 7
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "said"),
+    [(7e4, DataError, "65,504"), (float("nan"), DivergenceError, "torso.w")],
+)
+def test_what_does_not_fit_into_16_bits_is_refused(value, error, said):
+    with pytest.raises(error, match=said):
+        shipped_tensors({"torso.w": torch.tensor([[1.0, value]])})
+
+
+def test_the_greedy_action_is_that_of_the_trained_network():
+    network = network_of(TorsoSpec("nature", (4, 84, 84), 0.5, "all"), num_outputs=6)
+    twin = network_of(TorsoSpec("nature", (4, 84, 84), 0.5, "all"), num_outputs=6, seed=1)
+    tensors = shipped_tensors(network.state_dict())
+    twin.load_state_dict(tensors)
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (256, 4, 12, 12), dtype=np.uint8)
+    obs = torch.from_numpy(coarse.repeat(7, axis=2).repeat(7, axis=3))
+
+    with torch.no_grad():
+        one, other = network(obs).scores, twin(obs).scores
+    assert len(one.argmax(dim=1).unique()) > 1, "a network of one action agrees with anything"
+    assert float((one.argmax(dim=1) == other.argmax(dim=1)).float().mean()) >= 0.99
+    torch.testing.assert_close(other, one, rtol=0.0, atol=2e-3)
+    sizes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    assert 9 * sizes <= 35_000_000
+
+
+def test_scores_are_of_this_very_file_under_every_protocol(zoo):
+    expert = read_shipped(NAME)
+
+    assert [(r["protocol"], r["epsilon"]) for r in expert.evaluations] == list(MEASURED)
+    for result in expert.evaluations:
+        assert result["checkpoint"] == expert.model_sha256
+        scores = result["tasks"][CARTPOLE]
+        assert scores.keys() >= {"mean", "median", "stderr", "ci95", "scores"}
+        assert len(scores["scores"]) == scores["episodes"] == 2
+    text = (zoo / NAME / "card.md").read_text()
+    assert text == card(expert)
+    assert len(text.strip().splitlines()) == 3
+    assert "--set=exploration_fraction=0.5" in text
+    assert "means of 2 games" in text
+
+
+def test_what_has_been_measured_is_not_played_again(zoo, tmp_path, monkeypatch):
+    files = {path.name: path.read_bytes() for path in (zoo / NAME).iterdir()}
+
+    def fail(*_, **__):
+        raise AssertionError("played")
+
+    monkeypatch.setattr(measure_module, "play_games", fail)
+    ship(tmp_path / "run")
+
+    assert {path.name: path.read_bytes() for path in (zoo / NAME).iterdir()} == files
+    with pytest.raises(AssertionError, match="played"):
+        ship(tmp_path / "run", episodes=3)
+
+
+def test_stopped_it_leaves_the_zoo_as_it_was_and_keeps_what_was_measured(
+    zoo, tmp_path, monkeypatch
+):
+    other = make_run(tmp_path / "other", seed=1)
+    old = resolve_checkpoint(ZOO_NAME).model_sha256
+    played = []
+    play_games = measure_module.play_games
+
+    def count(*arguments, **options):
+        played.append(options["epsilon"])
+        return play_games(*arguments, **options)
+
+    monkeypatch.setattr(measure_module, "play_games", count)
+    with pytest.raises(Interrupted):
+        ship(other, stop=lambda: signal.SIGINT if len(played) == 2 else None)
+
+    assert [path.name for path in zoo.iterdir()] == [NAME]
+    assert resolve_checkpoint(ZOO_NAME).model_sha256 == old
+    new = ship(other)
+    assert played == [0.05, 0.01, 0.01, 0.01]  # the second one twice
+    assert resolve_checkpoint(ZOO_NAME).model_sha256 == new.model_sha256 != old
+
+
+def test_only_experts_of_runs_are_shipped(empty_zoo, tmp_path):
+    run = make_run(tmp_path / "run", kind="transfer")
+    with pytest.raises(DataError, match="got a transfer"):
+        ship(run)
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    checkpoint.rename(tmp_path / "alone")
+    with pytest.raises(UsageError, match="expected a run"):
+        ship(tmp_path / "alone")
+    assert not empty_zoo.exists()
+
+
+def test_scores_of_other_weights_are_refused(zoo):
+    path = zoo / NAME / "scores.json"
+    content = json.loads(path.read_text())
+    content["evaluations"][1]["checkpoint"] = "f" * 64
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="other weights"):
+        read_shipped(NAME)
+    path.write_text('{"schema": 1, "evaluations": [{}]}')
+    with pytest.raises(DataError, match="expected evaluations"):
+        read_shipped(NAME)
+
+
+@pytest.mark.parametrize(
+    ("values", "preset", "settings"),
+    [
+        ({"preset": "fast"}, "fast", []),
+        ({"preset": "fast", "exploration_fraction": 0.5}, "fast", ["exploration_fraction=0.5"]),
+        ({"preset": "nature", "width": 0.5, "seed": 3}, "nature", ["width=0.5"]),
+        ({"algorithm": "dqn", "n_step": 5}, None, ["n_step=5"]),
+    ],
+)
+def test_the_command_of_a_run_trains_it_again(values, preset, settings):
+    config = build_config("expert", {"task": "pong", "total_steps": 1000} | values)
+    found, command = training_command(to_json(config))
+
+    assert found == preset
+    assert [part[6:] for part in command.split() if part.startswith("--set=")] == settings
+    verb = cli._read(command.split()[1:])
+    asked = {"task": "pong", "seed": verb.common.seed, "total_steps": verb.common.total_steps}
+    asked |= {"protocol": verb.common.protocol} | dict(s.split("=") for s in verb.common.set)
+    start = {"algorithm": verb.algorithm} if preset is None else {"preset": verb.preset}
+    assert build_config("expert", asked | start) == config
+
+
+@pytest.mark.usefixtures("zoo")
+def test_the_table_of_the_documents_is_made_of_the_scores():
+    expert = read_shipped(NAME)
+    table = markdown_table([expert])
+    mean = expert.scores("sticky", 0.01)["mean"]
+
+    assert table.count("\n") == 4
+    assert f"| `{ZOO_NAME}` | 2,500,000 |" in table
+    assert f"| {mean:.1f} [" in table
+    old = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    assert replace_table(old, table) == f"before\n{table}\nafter\n"
+    for broken in ("nothing", BEGIN, old + old):
+        with pytest.raises(ValueError, match="once each"):
+            replace_table(broken, table)
+
+
+def test_what_is_shipped_is_whole_small_and_says_so():
+    experts = [read_shipped(name) for name in shipped_names()]
+
+    assert sum(expert.size for expert in experts) <= 35_000_000
+    for expert in experts:
+        resolve_checkpoint(Path(f"zoo:{expert.name}"))
+        assert [(r["protocol"], r["epsilon"]) for r in expert.evaluations] == list(MEASURED)
+        assert (expert.path / "card.md").read_text() == card(expert), expert.name
+    readme = (ROOT / "README.md").read_text()
+    assert replace_table(readme, markdown_table(experts)) == readme, "benchmarks.zoo_table --write"
+
+
+def test_the_wheel_takes_the_experts_along():
+    """Everything below the package, but for what git ignores."""
+    targets = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    assert targets["targets"]["wheel"] == {"packages": ["src/actor_mimic"]}
+    assert targets.keys() == {"targets"}
+    assert (ROOT / "src/actor_mimic") in REAL_ZOO.parents
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line]
+    for part in ("zoo", "pong", "model.safetensors", "MANIFEST.json", "scores.json", "card.md"):
+        assert not any(fnmatch.fnmatch(part, pattern) for pattern in ignored), part
