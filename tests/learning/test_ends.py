@@ -52,7 +52,7 @@ def test_a_truncated_game_is_worth_what_would_have_followed(
 
     Kills: truncation as an end (with constant rewards, values below 2); bootstrapping from the
     next game's first observation, or from the one before the last action (with unequal rewards);
-    returns that run on into the next game.
+    rollouts that end with the value of their own last observation.
     """
     env = circle(rewards, starts=(0, 1, 2), limit=3)
     state = learn(env, learner, steps=STEPS)

@@ -82,8 +82,8 @@ MANY_EPOCHS = 60
 def test_lambda_carries_a_reward_to_the_start_of_its_rollout(end: str, lam: float) -> None:
     """With lambda 0 a single rollout teaches the state before the reward nothing about it.
 
-    Kills: lambda and 1 - lambda swapped; a recursion that runs across the end of a game, or
-    forwards; values of the observation itself in place of the next one's.
+    Kills: lambda and 1 - lambda swapped, or lambda squared; a recursion that runs across the end
+    of a game, be it over or cut, or that runs forwards.
     """
     env = corridor(end)
     learner = pqn(lam=lam, rollout_steps=9, minibatch_size=48, epochs=MANY_EPOCHS)
@@ -98,8 +98,7 @@ def test_lambda_carries_a_reward_to_the_start_of_its_rollout(end: str, lam: floa
 def test_what_lies_beyond_a_rollout_is_bootstrapped(lam: float, expected: list[float]) -> None:
     """Two steps of a corridor of three: neither has seen the reward.
 
-    Kills: a rollout whose last step counts as an end; one that bootstraps from its last
-    observation in place of the one behind it, or mixes in its value twice.
+    Kills: a rollout whose last step counts as an end; lambda and 1 - lambda swapped.
     """
     env = corridor()
     learner = pqn(lam=lam, rollout_steps=2, minibatch_size=16, epochs=MANY_EPOCHS)
@@ -114,7 +113,7 @@ def test_lambda_weighs_what_was_done_against_the_best(lam: float) -> None:
 
     The one-step target is the best of both, 1; the return is 1/2 on average. So the value of the
     start is gamma * (1 - lambda / 2): the returns of PQN are not corrected for exploration.
-    Kills: the mean for the maximum; lambda squared, or applied to the reward.
+    Kills: the mean for the maximum; lambda squared.
     """
     choice = [Move(1, 0.0, "terminated"), Move(1, 1.0, "terminated")]
     env = ProbeEnvs([[Move(1), Move(1)], choice], num_envs=32)

@@ -48,7 +48,9 @@ def test_what_was_found_best_is_what_is_played(algorithm: str) -> None:
 @both
 @pytest.mark.parametrize("gamma", [0.9, 0.0])
 def test_a_reward_one_step_away_is_discounted_once(algorithm: str, gamma: float) -> None:
-    """Kills: a discount that is forgotten, or applied to the reward itself."""
+    """Kills: a discount that is forgotten, or applied to the reward itself; no bootstrap; values of
+    the observation itself in place of the next one's.
+    """
     env = ProbeEnvs([[Move(1)], [over(1.0)]])
     state = learn(env, LEARNERS[algorithm](gamma=gamma), steps=STEPS)
 
