@@ -17,7 +17,7 @@ demo: $(INSTALLED) ## Train experts, distil them into one network, transfer it t
 	$(BIN)/actor-mimic run demo
 
 test: $(INSTALLED) ## Run every test
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 check: $(INSTALLED) ## Formatting, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
