@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -75,6 +76,9 @@ class Compute:
             torch.set_float32_matmul_precision("highest")
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cudnn.benchmark = True
+        if self.compiled:
+            # Graphs of networks of an earlier stage; PyTorch refuses to keep many of them.
+            torch.compiler.reset()
 
 
 class Workers:
@@ -139,8 +143,8 @@ def choose_compute(
             where the device multiplies it natively (a GPU of compute capability 8.0 or more);
             emulated, it is slower than float32.
         threads: of PyTorch on the CPU; 0 takes all cores that this process may use.
-        compiled: ``on`` (CUDA only), ``off``, or ``auto``: on CUDA where there is the Triton that
-            PyTorch compiles with.
+        compiled: ``on`` (CUDA only), ``off``, or ``auto``: on CUDA where there is what PyTorch
+            compiles with, Triton and a C compiler.
 
     Raises:
         UnavailableError: if CUDA is asked for and there is none, or not that many devices.
@@ -162,12 +166,17 @@ def choose_compute(
         raise ConfigError(f"compiled must be auto, on or off, got {compiled!r}")
     if compiled == "on" and device == "cpu":
         raise ConfigError("compiled = on needs device = cuda: a CPU has its workers instead")
-    compiles = compiled == "on" or (compiled == "auto" and device != "cpu" and _finds_triton())
+    compiles = compiled == "on" or (compiled == "auto" and device != "cpu" and _compiles(device))
     return Compute(device, precision, threads or available_cores(), compiles)
 
 
-def _finds_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _compiles(device: str) -> bool:
+    """Whether PyTorch can compile for a GPU: it needs Triton, a C compiler, and a GPU of 2017."""
+    return (
+        importlib.util.find_spec("triton") is not None
+        and bool(os.environ.get("CC") or any(map(shutil.which, ("cc", "gcc", "clang"))))
+        and torch.cuda.get_device_capability(device) >= (7, 0)
+    )
 
 
 def _check_device(device: str) -> None:

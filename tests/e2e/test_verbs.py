@@ -298,13 +298,13 @@ def test_help_comes_without_pytorch(verb: str, runs: Path) -> None:
 
 
 COMMON = (
-    "run-dir seed device precision compiled threads total-steps eval-every-steps "
+    "run-dir seed device precision threads total-steps eval-every-steps "
     "checkpoint-every-steps protocol set json"
 )
 OPTIONS = {
-    "train-expert": f"{COMMON} preset algorithm",
+    "train-expert": f"{COMMON} preset algorithm compiled",
     "distill": f"{COMMON} preset head",
-    "transfer": f"{COMMON} from head preset algorithm epsilon-start",
+    "transfer": f"{COMMON} from head preset algorithm epsilon-start compiled",
     "run": "run-dir device threads yes json",
     "evaluate": "tasks episodes protocol epsilon seed device json",
     "play": "video task protocol epsilon seed max-steps",

@@ -223,6 +223,20 @@ def test_a_restored_environment_goes_on_frame_for_frame(
             assert np.array_equal(envs.picture(), twin.picture())
 
 
+def test_a_second_reset_is_not_lost_on_the_way_back():
+    """One environment plays on, the other is reset before its first step and starts late."""
+    envs, twin = (make(num_envs=2, sticky=0.25, max_noops=30) for _ in range(2))
+    envs.reset()
+    for action in random_actions(envs, 30):
+        step(envs, action)
+    envs.reset()
+    envs.reset()
+    twin.load_state_dict(envs.state_dict())
+
+    for action in random_actions(envs, 20, seed=1):
+        assert_same_step(step(envs, action), step(twin, action))
+
+
 def test_an_environment_can_be_taken_back():
     envs = make(num_envs=2, sticky=0.25)
     envs.reset()

@@ -187,8 +187,17 @@ def test_threads_are_shared_out_among_the_workers(threads, workers, each):
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_compiling_is_for_gpus():
+def test_compiling_is_for_gpus(monkeypatch):
     assert choose_compute("cuda", compiled="off").compiled is False
+    for lacking in ("nothing", "triton", "compiler", "capability"):
+        with monkeypatch.context() as patch:
+            has = {name: name != lacking for name in ("triton", "compiler", "capability")}
+            patch.delenv("CC", raising=False)
+            patch.setattr(compute.importlib.util, "find_spec", lambda _, h=has: h["triton"] or None)
+            patch.setattr(compute.shutil, "which", lambda _, h=has: h["compiler"] and "/bin/cc")
+            capability = (7 if has["capability"] else 6, 0)
+            patch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
+            assert choose_compute("cuda", "float32").compiled is (lacking == "nothing")
     assert choose_compute("cuda", compiled="on").compiled is True
     assert choose_compute("cpu").compiled is False
     with pytest.raises(ConfigError, match="compiled = on needs device = cuda"):

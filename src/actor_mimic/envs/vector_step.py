@@ -149,8 +149,8 @@ class EpisodeLog:
             Which of those environments to reset with a seed, and the seeds; the others are to be
             reset without one.
         """
-        fresh = self._seeded_episode < 0
-        seeded = over & (fresh | (self._length >= self._steps_per_seed))
+        # Where no step was taken a plain reset would leave no trace to play again.
+        seeded = over & ((self._steps == 0) | (self._length >= self._steps_per_seed))
         for env in np.flatnonzero(over & ~seeded):
             self._resets[env].append(int(self._length[env]))
         for env in np.flatnonzero(seeded):

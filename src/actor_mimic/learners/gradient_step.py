@@ -68,6 +68,9 @@ def gradient_step(
             "teachers' scores."
         )
     optimizer.step()
+    if parameters[0].is_cuda:
+        # A gradient that is kept is an output of a CUDA graph that is kept, with all that follow.
+        optimizer.zero_grad(set_to_none=True)
     return loss, columns
 
 

@@ -161,7 +161,7 @@ def run_distill(
     """
     started = time.monotonic()
     parents = [{"task": task} | teachers[task].as_parent() for task in config.tasks]
-    compute = launch.compute()
+    compute = dataclasses.replace(launch.compute(), compiled=False)  # experts alone compile
     with _open(launch, compute, "distill", config, parents) as run:
         if run.complete:
             return

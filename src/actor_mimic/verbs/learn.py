@@ -63,8 +63,6 @@ class Common:
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the torsos; output layers always run in float32."""
-    compiled: Literal["auto", "on", "off"] = "auto"
-    """Compile the network into CUDA graphs: auto does so on a GPU; a CPU never does."""
     threads: Number = 0
     """CPU threads of PyTorch and of the emulators; 0 takes all cores."""
     total_steps: OptionalNumber = None
@@ -103,6 +101,8 @@ class TrainExpert:
     algorithm: OptionalAlgorithm = None
     """pqn: parallel environments, no replay; dqn: replay and target network. Left out: the
     preset's."""
+    compiled: Literal["auto", "on", "off"] = "auto"
+    """Compile the network into CUDA graphs: auto does so on a GPU; a CPU never does."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""
@@ -115,7 +115,8 @@ class TrainExpert:
         if label is None or label == DEFAULT_PRESET:
             label = str(to_json(config)["algorithm"])
         path = self.common.run_dir or _default_dir("expert", self.task, label, self.common.seed)
-        return _learn(run_expert, config, path, f"expert {self.task}", self.common)
+        title = f"expert {self.task}"
+        return _learn(run_expert, config, path, title, self.common, compiled=self.compiled)
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,8 @@ class Transfer:
     """As for train-expert. Left out: the preset's, or dqn."""
     epsilon_start: OptionalProbability = None
     """Exploration at the first step; lower than 1 keeps more of what the weights know."""
+    compiled: Literal["auto", "on", "off"] = "auto"
+    """Compile the network into CUDA graphs: auto does so on a GPU; a CPU never does."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""
@@ -220,7 +223,10 @@ class Transfer:
         parent = None if self.from_ is None else checkpoint_argument(self.from_)
         arm = "random" if parent is None else parent.model_sha256[:8]
         path = self.common.run_dir or _default_dir("transfer", self.task, arm, self.common.seed)
-        return _learn(run_transfer, config, path, f"transfer {self.task}", self.common, parent)
+        title = f"transfer {self.task}"
+        return _learn(
+            run_transfer, config, path, title, self.common, parent, compiled=self.compiled
+        )
 
 
 @dataclass(frozen=True)
@@ -316,6 +322,7 @@ def _learn(
     title: str,
     common: Common,
     *parents: Any,
+    compiled: str = "off",
 ) -> int:
     """Runs a stage with a bar, then says what came of it."""
     from actor_mimic.progress import StageProgress
@@ -330,7 +337,7 @@ def _learn(
             device=common.device,
             precision=common.precision,
             threads=common.threads,
-            compiled=common.compiled,
+            compiled=compiled,
             stop=Stop(),
             notice=notice,
             on_game=progress.on_game,
