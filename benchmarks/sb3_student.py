@@ -12,6 +12,9 @@ kept in DIR, where the next call finds them. Then come the very commands of a us
 and each agent is played as many games as the student, of the same seeds, under the same protocol.
 Targets: distillation takes at most 4 minutes, and in no task does the student fall short of its
 teacher by more than 5 % of the teacher's absolute mean.
+
+Then a task is added later: a student of the first two teaches those to a new student, which learns
+the third from its own teacher. Target: the new one falls short of the old one by at most 10 %.
 """
 
 import argparse
@@ -75,6 +78,7 @@ AGENTS: dict[str, dict[str, Any]] = {
 }
 MOST_SECONDS = 240.0
 MOST_SHORTFALL = 0.05  # of the teacher's absolute mean
+MOST_FORGOTTEN = 0.1  # of the old student's
 
 
 def train_agent(env_id: str, path: Path) -> None:
@@ -132,24 +136,35 @@ def measure(agents: Path, episodes: int, scratch: Path) -> dict[str, Any]:
         imported = str(scratch / f"import-{number}")
         call("import", str(path), "--task", task, "-o", imported)
         scores["teacher"] |= call("evaluate", imported, *games)[0]["tasks"]
+    *first, last = pairs
+    old, new = scratch / "old", scratch / "new"
+    call("distill", *first, "--run-dir", str(old))
+    old_tasks = [pair.partition("=")[0] for pair in first]
+    call("distill", *(f"{task}={old}" for task in old_tasks), last, "--run-dir", str(new))
+    for name, run in (("old", old), ("new", new)):
+        scores[name] = call("evaluate", str(run), *games)[0]["tasks"]
     return {"distill_s": seconds, "scores": scores}
 
 
 def verdicts(found: dict[str, Any]) -> list[Verdict]:
-    """Time, and the shortfall in every task."""
-    teachers, students = found["scores"]["teacher"], found["scores"]["student"]
-    return [
-        Verdict("distillation, seconds in all", "at most", MOST_SECONDS, found["distill_s"]),
-        *(
-            Verdict(
-                f"{task}: shortfall",
-                "at most",
-                MOST_SHORTFALL,
-                shortfall(teachers[task]["mean"], students[task]["mean"]),
-            )
-            for task in teachers
-        ),
-    ]
+    """Time, the shortfall in every task, and what was forgotten when one was added."""
+    scores = found["scores"]
+    result = [Verdict("distillation, seconds in all", "at most", MOST_SECONDS, found["distill_s"])]
+    for what, before, after, most in (
+        ("shortfall", scores["teacher"], scores["student"], MOST_SHORTFALL),
+        ("forgotten", scores["old"], scores["new"], MOST_FORGOTTEN),
+    ):
+        for task, one in before.items():
+            measured = shortfall(one["mean"], after[task]["mean"])
+            result.append(Verdict(f"{task}: {what}", "at most", most, measured))
+    return result
+
+
+def _cell(scores: dict[str, Any] | None) -> str:
+    if scores is None:
+        return "-"
+    low, high = scores["ci95"]
+    return f"{scores['mean']:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -161,13 +176,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         found = measure(options.agents, options.episodes, Path(scratch))
-    print(f"{'mean of ' + str(options.episodes) + ' games':24}{'teacher':>26}{'student':>26}")
-    for task, teacher in found["scores"]["teacher"].items():
-        cells = [
-            f"{one['mean']:.1f} [{one['ci95'][0]:.1f}, {one['ci95'][1]:.1f}]"
-            for one in (teacher, found["scores"]["student"][task])
-        ]
-        print(f"{task:24}{cells[0]:>26}{cells[1]:>26}")
+    print(f"{'mean of ' + str(options.episodes) + ' games':20}", end="")
+    print("".join(f"{name:>26}" for name in found["scores"]))
+    for task in found["scores"]["teacher"]:
+        cells = [_cell(scores.get(task)) for scores in found["scores"].values()]
+        print(f"{task:20}{''.join(f'{cell:>26}' for cell in cells)}")
     outcome = verdicts(found)
     print_verdicts(outcome)
     if options.output:
