@@ -36,7 +36,7 @@ from actor_mimic.stages.expert import (
 )
 from actor_mimic.stages.fidelity import gap_weights
 from actor_mimic.stages.training import RecentEpisodes, Snapshot
-from actor_mimic.teachers.teacher import Teacher
+from actor_mimic.teachers.teacher import Teacher, label_all
 
 
 class DistillState:
@@ -279,7 +279,7 @@ class DistillState:
         return np.where(by_teacher, taught, self._greedy(inputs))
 
     def _label_all(self, obs: Sequence[Shaped[Tensor, "..."]]) -> list[Output]:
-        return [teacher.label(part) for teacher, part in zip(self.teachers, obs, strict=True)]
+        return label_all(self.teachers, obs, self._workers)
 
     def _as_labels(self, index: int, output: Output) -> dict[str, Tensor]:
         """What the replay stores of a teacher's output."""
