@@ -111,7 +111,7 @@ def make_model(num_envs: int) -> DQN:
 
 
 def peak_memory_mib() -> float:
-    """The most memory that this process has held; written again, as nothing of ours is seen here."""
+    """The most memory that this process has held; written again, for nothing of ours is here."""
     status = Path("/proc/self/status")
     found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.M) if status.exists() else None
     if found:
