@@ -30,6 +30,7 @@ from actor_mimic.stages.expert import (
     observation_shape,
     torso_spec,
 )
+from actor_mimic.stages.lockstep import make_all_envs
 from actor_mimic.stages.multitask_dqn import MultitaskDQNState
 from actor_mimic.stages.training import LearningState
 from actor_mimic.storage.checkpoint import find_checkpoints, resolve_checkpoint
@@ -178,7 +179,8 @@ def _build(
         )
         config = dataclasses.replace(config, learner=learner)
     if isinstance(config, MultitaskDQNConfig):
-        return MultitaskDQNState(config, compute)
+        envs = make_all_envs(config, config.learner.num_envs, compute)
+        return MultitaskDQNState(config, compute, envs)
     env = make_task_envs(config, compute)
     return expert_state(config, compute, env, fresh_network(config, env))
 

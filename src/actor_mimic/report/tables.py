@@ -47,8 +47,8 @@ TRANSFER_HEADINGS = (
 )
 NOTE = (
     "Raw scores, mean [95 % bootstrap interval]; a row named mean is the mean over seeds. "
-    "ratio = (student - random) / (expert - random); a multitask DQN stands in the column of "
-    "students, beside the experts that taught the first of them. human: 0 % is the published random play, "
+    "ratio = (student - random) / (expert - random); a multitask DQN counts as a student, of the "
+    "experts that taught another one the same tasks. human: 0 % is the published random play, "
     f"100 % the published human. last {LAST_EVALUATIONS} and maximum: mean of the last "
     f"{LAST_EVALUATIONS} and best of the evaluations while learning. area ratio: area "
     "between the learning curve and random play, divided by that of the arm with random weights. "

@@ -22,6 +22,7 @@ from actor_mimic.stages.distill import DistillState
 from actor_mimic.stages.evaluate import mean_score
 from actor_mimic.stages.expert import expert_state, fresh_network, make_task_envs
 from actor_mimic.stages.fidelity import Fidelity
+from actor_mimic.stages.lockstep import make_all_envs
 from actor_mimic.stages.measure import RANDOM, measure, score_values
 from actor_mimic.stages.multitask_dqn import MultitaskDQNState
 from actor_mimic.stages.players import load_each_once, players_when_asked
@@ -153,7 +154,8 @@ def run_multitask_dqn(config: MultitaskDQNConfig, launch: Launch) -> Iterator[Re
         if run.complete:
             return
         compute.start()
-        state = MultitaskDQNState(config, compute)
+        envs = make_all_envs(config, config.learner.num_envs, compute)
+        state = MultitaskDQNState(config, compute, envs)
         manifest = {"kind": "student", "tasks": _named(state.network), "parents": []}
         yield from learn(config, launch, run, state, manifest, mean_score, started)
 

@@ -4,7 +4,7 @@ The baseline of Parisotto, Ba and Salakhutdinov (2016), arXiv:1511.06342: what t
 reaches on the same games where nothing is distilled into it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from actor_mimic.compute import Compute
 from actor_mimic.config import MultitaskDQNConfig
+from actor_mimic.envs.vector_step import VectorEnv
 from actor_mimic.learners.multitask_dqn import MultitaskDQNLearner
 from actor_mimic.stages.expert import epsilon_at, optimizer_for
-from actor_mimic.stages.lockstep import Lockstep, fresh_student, make_all_envs
+from actor_mimic.stages.lockstep import Lockstep, fresh_student
 from actor_mimic.stages.replays import replay_layout
 from actor_mimic.stages.training import Snapshot
 
@@ -27,18 +28,20 @@ class MultitaskDQNState:
     Args:
         config: what to do.
         compute: where.
+        envs: of the tasks, in the configuration's order; the state owns them from now on.
 
     Raises:
-        ConfigError: if images of different shapes, or images and vectors, are to share a network,
-            it is to share convolutions that it has not, or the replays do not fit.
+        ConfigError: if convolutions are to be shared by a network that has none, or the replays
+            do not fit.
     """
 
-    def __init__(self, config: MultitaskDQNConfig, compute: Compute) -> None:
+    def __init__(
+        self, config: MultitaskDQNConfig, compute: Compute, envs: Sequence[VectorEnv]
+    ) -> None:
         settings = config.learner
         self.total_steps = config.total_steps
         self._settings = settings
         self._device = compute.device
-        envs = make_all_envs(config, settings.num_envs, compute)
         self.network = fresh_student(config, envs, scores_are_logits=False)
         compute.place(self.network)
         self._workers = compute.workers()
