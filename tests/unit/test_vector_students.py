@@ -171,6 +171,19 @@ def test_a_residual_block_without_weights_passes_its_maps_on():
     assert torch.equal(block(maps), maps)
 
 
+@pytest.mark.parametrize("head", ["shared", "per_task"])
+def test_tasks_keep_their_order_where_objects_lose_theirs(head: str) -> None:
+    """Manifests are written with their keys sorted; outputs and encoders are numbered."""
+    student = made(head=head)
+    assert list(TASKS) != sorted(TASKS)
+    again = Student.from_json(json.loads(json.dumps(student.to_json(), sort_keys=True)))
+    again.load_state_dict(student.state_dict())
+
+    for task in TASKS:
+        obs = observed(task)
+        assert torch.equal(again.play(task, obs).scores, student.play(task, obs).scores)
+
+
 PICTURES = TorsoSpec("nature", (4, 84, 84), width=0.125, norm="all")
 
 
@@ -217,7 +230,7 @@ def test_branches_start_differently_survive_json_and_run_in_bfloat16():
     first, second = (branch.layers[0].weight for branch in student.network.hidden)
     assert not torch.equal(first, second)
 
-    again = Student.from_json(json.loads(json.dumps(student.to_json())))
+    again = Student.from_json(json.loads(json.dumps(student.to_json(), sort_keys=True)))
     again.load_state_dict(student.state_dict())
     assert torch.equal(again.act("boxing", pictures(4)), student.act("boxing", pictures(4)))
 

@@ -184,6 +184,7 @@ class Student(nn.Module):
         """What `from_json` needs to build the same student; stored in checkpoints."""
         return {
             "torso": self.network.torso.spec.to_json(),
+            "tasks": list(self.tasks),  # the keys of an object have no order, once they are stored
             "task_actions": {task: list(names) for task, names in self.task_actions.items()},
             "head": self.head,
             "vectors": list(self.vectors.values()),
@@ -193,9 +194,10 @@ class Student(nn.Module):
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Student":
         """A student of the recorded shape, its weights not yet loaded."""
+        names = data["task_actions"]
         return Student(
             TorsoSpec.from_json(data["torso"]),
-            data["task_actions"],
+            {task: names[task] for task in data.get("tasks", names)},
             generator=torch.Generator(),
             # Descriptions from before there was a choice do not mention it.
             head=data.get("head", "shared"),
