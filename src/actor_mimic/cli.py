@@ -15,7 +15,7 @@ from actor_mimic import __version__
 from actor_mimic.errors import ActorMimicError, Interrupted, UsageError, did_you_mean
 from actor_mimic.verbs.arguments import notice
 from actor_mimic.verbs.foreign import Import
-from actor_mimic.verbs.learn import Distill, Run, TrainExpert, Transfer
+from actor_mimic.verbs.learn import Distill, MultitaskDQN, Run, TrainExpert, Transfer
 from actor_mimic.verbs.look import Doctor, Evaluate, Games, Play, Report, Show
 from actor_mimic.verbs.zoo import Zoo
 
@@ -41,6 +41,7 @@ VERBS: dict[str, type[Verb]] = {
     "run": Run,
     "train-expert": TrainExpert,
     "distill": Distill,
+    "multitask-dqn": MultitaskDQN,
     "transfer": Transfer,
     "import": Import,
     "evaluate": Evaluate,

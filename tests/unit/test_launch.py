@@ -15,7 +15,8 @@ from actor_mimic.networks.student import Student
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.stages import launch as module
 from actor_mimic.stages import players, references
-from actor_mimic.stages.launch import Launch, run_distill, run_evaluate, run_expert
+from actor_mimic.stages.launch import run_distill, run_evaluate, run_expert
+from actor_mimic.stages.stage_run import Launch
 from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint, write_checkpoint
 from actor_mimic.teachers import own
 from actor_mimic.teachers.player import Player

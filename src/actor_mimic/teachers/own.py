@@ -113,7 +113,7 @@ def _teacher(checkpoint: Checkpoint, task: str, network: Network, compute: Compu
         obs_shape, num_features = network.spec.obs_shape, network.num_features
         are_logits = network.spec.scores == "logits"
     elif isinstance(network, Student):
-        obs_shape, num_features = network.obs_shape(task), network.network.torso.num_features
+        obs_shape, num_features = network.obs_shape(task), network.num_features
         are_logits = network.scores_are_logits
     else:
         obs_shape, num_features = network.torso.spec.obs_shape, network.torso.num_features

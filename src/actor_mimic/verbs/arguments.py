@@ -31,6 +31,10 @@ OptionalPreset = Annotated[
     Literal["fast", "nature", "sb3"] | None,
     arg(metavar="{fast,nature,sb3}", help_behavior_hint=""),
 ]
+OptionalMultitaskPreset = Annotated[
+    Literal["nature", "sb3"] | None,
+    arg(metavar="{nature,sb3}", help_behavior_hint=""),
+]
 OptionalDistillPreset = Annotated[
     Literal["paper", "authors-code"] | None,
     arg(metavar="{paper,authors-code}", help_behavior_hint=""),
