@@ -126,9 +126,7 @@ def transfer(
 
 
 def _launch(run_dir: str | Path, device: str, progress: StageProgress) -> Launch:
-    return Launch(
-        Path(run_dir), device=device, notice=progress.notice, on_game=progress.on_game
-    )
+    return Launch(Path(run_dir), device=device, notice=progress.notice, on_game=progress.on_game)
 
 
 def _learn(records: Iterator[Record], run_dir: str | Path, progress: StageProgress) -> Player:
