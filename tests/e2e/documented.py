@@ -8,8 +8,9 @@ What is run, and how:
 * ``make TARGET``: the target must be there; those of its lines that call ``actor-mimic`` are run.
 * ``pip install 'actor-mimic[EXTRA]'``: the extra must be there. ``python examples/NAME.py`` is run.
   ``. .venv/bin/activate`` is what ``make`` has made. Any other command is an error.
-* A block marked ``python`` is run, in the same directory. One that begins with ``# NAME.py`` is
-  that file; a block marked ``toml`` that has a ``name`` is the file NAME.toml.
+* A block marked ``python`` is run, in the same directory, a loop over a ``range`` three times. One
+  that begins with ``# NAME.py`` is that file; a block marked ``toml`` that has a ``name`` is
+  NAME.toml.
 * Behind ``<!-- not run: REASON -->`` the commands of a block are read, options too, and not run.
 """
 
@@ -142,7 +143,8 @@ class Runner:
                     except Exception as error:
                         raise AssertionError(f"{place}: {shlex.join(words)}") from error
             elif block.language == "python" and block.run and not _file_name(block):
-                exec(compile(block.text, place, "exec"), {"__name__": "__main__"})
+                code = re.sub(r"\brange\(\d+\)", "range(3)", block.text)
+                exec(compile(code, place, "exec"), {"__name__": "__main__"})
                 self.done += 1
 
     def example(self, name: str, *arguments: str) -> None:

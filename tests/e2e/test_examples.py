@@ -20,7 +20,7 @@ PAGES = [page for page in sorted(DOCS.rglob("*.md")) if blocks(page)]
 # Their reader has done nothing before; that of the other pages has done what the README says.
 FIRST_PAGES = ("tutorial.md", "results.md")
 
-pytestmark = pytest.mark.timeout(600)  # for a machine that does other work
+pytestmark = pytest.mark.timeout(2400)
 
 
 @contextmanager
