@@ -14,9 +14,10 @@ from saving import ignore, in_child, names, numbers, save, segment, segments
 
 from actor_mimic.errors import DataError, StorageError
 from actor_mimic.storage import durable
-from actor_mimic.storage.checkpoint import newest_valid, prune, read_checkpoint
+from actor_mimic.storage.checkpoint import newest_valid, read_checkpoint
 from actor_mimic.storage.durable import FAULT_POINTS, clean_leftovers
 from actor_mimic.storage.naming import checkpoint_name
+from actor_mimic.storage.retention import prune
 from actor_mimic.storage.staging import write_files, write_manifest
 
 SAVES = [

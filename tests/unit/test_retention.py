@@ -6,10 +6,11 @@ import shutil
 import pytest
 from saving import in_child, names, save
 
-from actor_mimic.storage.checkpoint import prune, read_checkpoint
+from actor_mimic.storage.checkpoint import read_checkpoint
 from actor_mimic.storage.durable import clean_leftovers
 from actor_mimic.storage.manifest import MANIFEST
 from actor_mimic.storage.naming import checkpoint_name, find_checkpoints
+from actor_mimic.storage.retention import prune
 
 
 def test_the_newest_is_the_highest_step_whatever_the_clock_says(tmp_path):

@@ -17,6 +17,7 @@ from actor_mimic.config import (
     DistillConfig,
     EvaluateConfig,
     ExpertConfig,
+    ScheduleConfig,
     TransferConfig,
     to_json,
 )
@@ -30,6 +31,7 @@ from actor_mimic.stages.measure import RANDOM, Measuring, measure, score_values
 from actor_mimic.stages.players import live_players, load_each_once, players_when_asked
 from actor_mimic.stages.references import References
 from actor_mimic.stages.session import Evaluation, Session
+from actor_mimic.stages.space import foresee_storage
 from actor_mimic.stages.training import LearningState
 from actor_mimic.stages.transfer import transfer_network, with_network_of
 from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint
@@ -44,8 +46,9 @@ from actor_mimic.storage.run_dir import (
 from actor_mimic.teachers.callables import TeacherSource
 from actor_mimic.teachers.own import check_plays, tasks_in_file
 
+# When things happen may change from call to call; what is learned may not.
 RESUMABLE_KEYS = frozenset(
-    {"record_every_steps", "eval_every_steps", "checkpoint_every_steps", "checkpoint_replay"}
+    entry.name for entry in dataclasses.fields(ScheduleConfig) if "episodes" not in entry.name
 )
 _KEPT = {True: "on", False: "off"}
 
@@ -298,8 +301,7 @@ def _learn(
     """
     measuring = _final_measuring(config, launch, run)
     players = players or live_players(state.network, manifest["tasks"])
-    if state.replay_bytes:
-        launch.notice(f"the replay will take up to {state.replay_bytes / 2**30:.2f} GiB")
+    foresee_storage(config, state, run, launch.notice)
 
     def evaluate() -> Evaluation:
         tasks = {

@@ -26,6 +26,7 @@ from actor_mimic.verbs.arguments import (
     OptionalPath,
     OptionalPreset,
     OptionalProbability,
+    OptionalReplay,
     Stop,
     Switch,
     Task,
@@ -71,6 +72,9 @@ class Common:
     """Steps between evaluations; 0 for none."""
     checkpoint_every_steps: OptionalNumber = None
     """Steps between checkpoints."""
+    checkpoint_replay: OptionalReplay = None
+    """none: checkpoints without the replay are smaller, and resume is no longer exact. Left out:
+    full."""
     protocol: Literal["paper", "sticky"] = "paper"
     """paper: no-op starts, a lost life ends a training episode; sticky: repeated actions."""
     set: UseAppendAction[
@@ -286,7 +290,7 @@ def _learner(preset: str | None, algorithm: str | None) -> dict[str, str]:
 def _build(stage: str, values: dict[str, Any], common: Common) -> Config:
     """The configuration from a verb's own arguments, the common ones, and every ``--set``."""
     asked = values | {"seed": common.seed, "protocol": common.protocol}
-    for name in ("total_steps", "eval_every_steps", "checkpoint_every_steps"):
+    for name in ("total_steps", "eval_every_steps", "checkpoint_every_steps", "checkpoint_replay"):
         value = getattr(common, name)
         if value is not None and not (name == "total_steps" and stage == "distill"):
             asked[name] = value
