@@ -32,6 +32,8 @@ _WARM = (
     "actor_mimic.storage.verify",
     "ale_py",
     "gymnasium.envs.classic_control.cartpole",
+    "torch._dynamo",  # by the first step of an optimiser
+    "tyro.extras",
 )
 PATIENCE_S = 300.0
 

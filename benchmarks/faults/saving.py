@@ -104,8 +104,10 @@ def _killed(run: Path, save_once: Callable[[Path, int], None], seconds: float) -
     return False, newest is not None and newest.step < acknowledged
 
 
-def _kill_in_a_loop(run: Path, once: Callable[[Path, int], None], seconds: float) -> int:
-    """Steps acknowledged by a fork that counts upwards until it is killed."""
+def _kill_in_a_loop(
+    run: Path, once: Callable[[Path, int], None], seconds: float, *, least: int = 1
+) -> int:
+    """Steps acknowledged by a fork that counts upwards, until so long after the ``least``-th."""
     shutil.rmtree(run, ignore_errors=True)
     checkpoints = run / "checkpoints"
     checkpoints.mkdir(parents=True)
@@ -120,7 +122,9 @@ def _kill_in_a_loop(run: Path, once: Callable[[Path, int], None], seconds: float
 
     with Work(action, run / "log") as work:
         os.close(writing)
-        first = os.read(reading, 1)
+        first = b""
+        while len(first) < least:
+            first += os.read(reading, 1)
         time.sleep(seconds)
         work.send(signal.SIGKILL)
         work.wait()
@@ -238,8 +242,8 @@ def _prune_and_save(checkpoints: Path, step: int) -> None:
 
 
 def _too_few(run: Path, once: Callable[[Path, int], None], seconds: float) -> bool:
-    acknowledged = _kill_in_a_loop(run, once, seconds)
-    return acknowledged >= 2 and len(valid_steps(run)) < 2
+    _kill_in_a_loop(run, once, seconds, least=2)
+    return len(valid_steps(run)) < 2
 
 
 def _too_few_if_nothing_can_be_deleted(run: Path) -> bool:

@@ -66,8 +66,8 @@ def b7_signals(scratch: Path) -> Row:
         len(stops),
         failures,
         f"{of_trials(failures, len(stops), 'without a checkpoint of that moment')}, 99th "
-        f"percentile {p99:.2f} s, slowest {seconds.max():.2f} s; a second signal left at once in {at_once} "
-        f"of 3; without handlers: {caught} of {len(CODES)}",
+        f"percentile {p99:.2f} s, slowest {seconds.max():.2f} s; a second signal left at once in "
+        f"{at_once} of 3; without handlers: {caught} of {len(CODES)}",
         f"all durable, exit 143, 130, 143, p99 <= {LIMIT_S:.0f} s; the mutant fails",
         failures == 0 and p99 <= LIMIT_S and at_once == 3 and caught == len(CODES),
     )

@@ -6,7 +6,7 @@ costs an episode and not the run, as long as that is rare (`FREE_RESTARTS`, `STE
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -187,7 +187,9 @@ class GymnasiumEnvs:
                 pass
         return self._frames.copy()
 
-    def _play_again(self, env: int, seed: int, actions: Iterable[int]) -> bool:
+    def _play_again(
+        self, env: int, seed: int, actions: Sequence[int] | Int64[np.ndarray, " steps"]
+    ) -> bool:
         """One episode from its seed; False if the environment failed and was made again."""
         try:
             self._frames[env] = self._first_frame(env, seed)

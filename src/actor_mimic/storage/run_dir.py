@@ -114,8 +114,8 @@ class RunDir:
         needed, free = needed_bytes - sum(there.values()), shutil.disk_usage(self.path).free
         if needed > free:
             raise StorageError(
-                f"the checkpoints in {self.path} need {needed / 2**30:.2f} GiB, "
-                f"{free / 2**30:.2f} GiB are free there; choose another --run-dir, a smaller "
+                f"the checkpoints in {self.path} need up to {needed / 2**20:,.0f} MiB, "
+                f"{free / 2**20:,.0f} MiB are free there; choose another --run-dir, a smaller "
                 "replay_capacity_steps, or --checkpoint-replay none"
             )
 
