@@ -172,6 +172,7 @@ def run_distill(
         state = DistillState(config, compute, load_each_once(config.tasks, teachers, compute))
         references = References()
         try:
+            foresee_storage(config, state, run, launch.notice)
             yield from references.measured(state, teachers, _final_measuring(config, launch, run))
         except BaseException:  # a closed generator too: the emulators must stop
             state.close()
@@ -270,6 +271,7 @@ def _reinforce(
     manifest: Mapping[str, Any],
     started: float,
 ) -> Iterator[Record]:
+    foresee_storage(config, state, run, launch.notice)
     tasks = {"tasks": {config.task: list(action_names)}}
     yield from _learn(
         config,
@@ -301,7 +303,6 @@ def _learn(
     """
     measuring = _final_measuring(config, launch, run)
     players = players or live_players(state.network, manifest["tasks"])
-    foresee_storage(config, state, run, launch.notice)
 
     def evaluate() -> Evaluation:
         tasks = {
