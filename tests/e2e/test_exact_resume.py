@@ -76,6 +76,14 @@ def test_a_forgotten_generator_is_noticed(whole, monkeypatch):
     assert not same_content(run, root / "whole")
 
 
+def test_a_run_that_hardly_saves_ends_the_same(whole):
+    """A checkpoint changes nothing in the run that takes it."""
+    learner, root = whole
+    train(root / "seldom", LEARNERS[learner] | {"checkpoint_every_steps": 10**6})
+
+    assert same_content(root / "seldom", root / "whole")
+
+
 def test_another_seed_is_noticed(whole):
     learner, root = whole
     settings = LEARNERS[learner]
