@@ -80,8 +80,8 @@ def _survives_a_limit(
     with verb(COMMAND, run, prepare=prepare) as work:
         work.wait_for(lambda: bool(valid_steps(run)))
         work.send(signal.SIGSTOP)
-        # With a few bytes for the records, which would be the first to meet the limit.
-        least = (run / "records.jsonl").stat().st_size + 2000
+        # With a little for the records and for what is said, which would meet the limit first.
+        least = max(path.stat().st_size for path in (run / "records.jsonl", work.log)) + 4000
         resource.prlimit(work.pid, resource.RLIMIT_FSIZE, (max(position, least),) * 2)
         before = valid_steps(run)
         work.send(signal.SIGCONT)

@@ -36,6 +36,8 @@ _WARM = (
     "tyro.extras",
 )
 PATIENCE_S = 300.0
+# No mutant is caught by a mistake of ours.
+NOT_PREPARED = 99
 
 CARTPOLE = "gym:CartPole-v1"
 ON_ONE_CORE = ("--device=cpu", "--precision=float32", "--threads=1")
@@ -107,6 +109,8 @@ class Work:
         """
         self.wait_for(lambda: False, timeout_s)
         assert self._status is not None
+        if self._status == NOT_PREPARED:
+            raise RuntimeError(f"the harness broke: {self.said()[-1000:]}")
         return self._status
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> bool:
@@ -165,7 +169,11 @@ def verb(
 
     def action() -> int:
         os.environ.update(environment or {})
-        prepare()
+        try:
+            prepare()
+        except Exception:
+            traceback.print_exc()
+            return NOT_PREPARED
         try:
             main([*arguments, "--run-dir", str(run)])
         except SystemExit as left:

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from actor_mimic.envs import gymnasium as adapter
 from actor_mimic.learners import gradient_step
@@ -175,7 +176,7 @@ def _watch(witness: Path, spoil_after: int | None) -> None:
         witness.write_text("unchanged" if same else "changed")
         return original(message)
 
-    torch.optim.optimizer.register_optimizer_step_post_hook(after_step)
+    register_optimizer_step_post_hook(after_step)
     gradient_step.DivergenceError = refused  # type: ignore[assignment,misc]
 
 
