@@ -14,6 +14,7 @@ import tyro
 from actor_mimic import __version__
 from actor_mimic.errors import ActorMimicError, Interrupted, UsageError, did_you_mean
 from actor_mimic.verbs.arguments import notice
+from actor_mimic.verbs.check import Verify
 from actor_mimic.verbs.foreign import Import
 from actor_mimic.verbs.learn import Distill, MultitaskDQN, Run, TrainExpert, Transfer
 from actor_mimic.verbs.look import Doctor, Evaluate, Games, Play, Report, Show
@@ -47,6 +48,7 @@ VERBS: dict[str, type[Verb]] = {
     "evaluate": Evaluate,
     "play": Play,
     "show": Show,
+    "verify": Verify,
     "report": Report,
     "zoo": Zoo,
     "games": Games,

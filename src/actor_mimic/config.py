@@ -48,6 +48,7 @@ class ScheduleConfig:
     final_episodes: int = 30  # 0: no final figure; a student's teachers are not measured either
     checkpoint_every_steps: int = 250_000
     checkpoint_replay: str = "full"  # or "none": smaller checkpoints, and resume is not exact
+    keep_every_steps: int = 0  # checkpoints to keep besides the newest two and the best
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,7 @@ _MAY_BE_ZERO = {
     "feature_weight",
     "eval_every_steps",
     "final_episodes",
+    "keep_every_steps",
     "max_gradient_norm",
 }
 

@@ -313,7 +313,7 @@ def test_help_comes_without_pytorch(verb: str, runs: Path) -> None:
 
 COMMON = (
     "run-dir seed device precision threads total-steps eval-every-steps "
-    "checkpoint-every-steps protocol set json"
+    "checkpoint-every-steps checkpoint-replay protocol set json"
 )
 OPTIONS = {
     "train-expert": f"{COMMON} preset algorithm compiled",
@@ -324,6 +324,7 @@ OPTIONS = {
     "evaluate": "tasks episodes protocol epsilon seed device json",
     "play": "video task protocol epsilon seed max-steps",
     "show": "json",
+    "verify": "json",
     "report": "",
     "zoo": "add episodes device threads json",
     "games": "json",

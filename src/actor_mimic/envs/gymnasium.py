@@ -1,6 +1,13 @@
-"""Any Gymnasium task with discrete actions and vector observations, behind the same interface."""
+"""Any Gymnasium task with discrete actions and vector observations, behind the same interface.
 
-from collections.abc import Mapping
+Such an environment is somebody else's Python. What it returns is checked at every step, since a
+wrong shape or an infinite reward would spoil the weights long before anybody looks. What it raises
+costs an episode and not the run, as long as that is rare (`FREE_RESTARTS`, `STEPS_PER_RESTART`).
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import gymnasium
@@ -10,16 +17,30 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 
 from actor_mimic.actions import task_action_names
 from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep
-from actor_mimic.errors import DataError, UnavailableError, UsageError, did_you_mean
+from actor_mimic.errors import (
+    ActorMimicError,
+    DataError,
+    UnavailableError,
+    UsageError,
+    did_you_mean,
+)
 
 TASK_PREFIX = "gym:"
+
+# A task whose environments fail is given up when they have failed more often than this: the first
+# few at once, and on the whole once in so many steps, replayed ones included.
+FREE_RESTARTS = 5
+STEPS_PER_RESTART = 200
+
+_logger = logging.getLogger(__name__)
 
 
 class GymnasiumEnvs:
     """N copies of one registered Gymnasium environment, stepped in this process.
 
     Observations are float32 vectors; rewards reach the learner unclipped; nothing is stacked or
-    skipped, so a frame is a step here.
+    skipped, so a frame is a step here. A copy that raises is made again: its episode is truncated
+    there, with reward 0, and counts as ``failed``.
 
     Args:
         task: ``gym:`` and a registered id, such as ``gym:CartPole-v1``.
@@ -30,7 +51,10 @@ class GymnasiumEnvs:
     Raises:
         UsageError: if the id is unknown, or its spaces are not ``Discrete`` actions with a
             one-dimensional ``Box`` of observations.
-        UnavailableError: if the environment needs a package that is not installed.
+        UnavailableError: if the environment needs a package that is not installed. Any method
+            that steps or resets raises it when the task is given up.
+        DataError: from any method that steps or resets, if what an environment returns is not what
+            its spaces say.
     """
 
     stack_size = 1
@@ -45,17 +69,15 @@ class GymnasiumEnvs:
         self.num_envs = num_envs
         self._with_picture = with_picture
         try:
-            self._envs = [
-                gymnasium.make(
-                    env_id, render_mode="rgb_array" if with_picture and env == 0 else None
-                )
-                for env in range(num_envs)
-            ]
+            self._envs = [self._make(env) for env in range(num_envs)]
         except gymnasium.error.DependencyNotInstalled as error:
             raise UnavailableError(f"cannot make the task {task!r}: {error}") from error
         except (gymnasium.error.Error, ImportError) as error:  # ImportError: `module:Name-v0`
             hint = did_you_mean(env_id, gymnasium.registry)
             raise UsageError(f"cannot make the task {task!r}: {error}{hint}") from error
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise UnavailableError(f"cannot make the task {task!r}: {said:.500}") from error
         action_space, obs_space = self._envs[0].action_space, self._envs[0].observation_space
         if not isinstance(action_space, Discrete) or not (
             isinstance(obs_space, Box) and len(obs_space.shape) == 1
@@ -71,6 +93,7 @@ class GymnasiumEnvs:
             num_envs, run_seed=run_seed, task=task, num_actions=len(self.action_names)
         )
         self._frames = np.zeros((num_envs, *self.frame_shape), dtype=np.float32)
+        self._num_steps = self._num_restarts = 0  # of all environments, in this process
         self._sent: Int64[np.ndarray, " envs"] | None = None
 
     def reset(self) -> Frames:
@@ -86,7 +109,16 @@ class GymnasiumEnvs:
     def recv(self) -> VectorStep:
         """Steps the environments, and resets those whose episode is over."""
         assert self._sent is not None, "recv without send"
-        reward, terminated, truncated = self._step(self._sent, np.ones(self.num_envs, dtype=bool))
+        reward = np.zeros(self.num_envs, dtype=np.float32)
+        terminated, truncated, failed = np.zeros((3, self.num_envs), dtype=bool)
+        for env, action in enumerate(self._sent):
+            try:
+                returned = self._step(env, int(action))
+            except _EnvironmentError as error:
+                self._restart(env, error)
+                truncated[env] = failed[env] = True
+            else:
+                self._frames[env], reward[env], terminated[env], truncated[env] = returned
         self._sent = None
         final_frames = self._frames.copy()
         over = terminated | truncated
@@ -99,6 +131,7 @@ class GymnasiumEnvs:
             terminated=terminated,
             truncated=truncated & ~terminated,
             life_lost=np.zeros_like(terminated),
+            failed=failed,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -112,7 +145,10 @@ class GymnasiumEnvs:
             DataError: if the state was taken from another number of environments.
         """
         self._log.load_state_dict(state)
-        self._log.play_again(self._reset, self._step)
+        for env in range(self.num_envs):
+            seed, actions = self._log.history(env)
+            while not self._play_again(env, seed, actions):
+                pass
 
     def picture(self) -> UInt8[np.ndarray, "height width 3"]:
         """Environment 0 as it renders itself; needs ``with_picture=True``.
@@ -132,6 +168,13 @@ class GymnasiumEnvs:
         for env in self._envs:
             env.close()
 
+    def _make(self, env: int) -> gymnasium.Env[Any, Any]:
+        return gymnasium.make(
+            self.task.removeprefix(TASK_PREFIX),
+            render_mode="rgb_array" if self._with_picture and env == 0 else None,
+            disable_env_checker=True,  # it raises what we could not tell from a failure
+        )
+
     def _reset(
         self,
         over: Bool[np.ndarray, " envs"],
@@ -140,25 +183,114 @@ class GymnasiumEnvs:
     ) -> Frames:
         assert (over == seeded).all(), "every episode has a seed of its own"
         for env, seed in zip(np.flatnonzero(over), seeds, strict=True):
-            self._frames[env], _ = self._envs[env].reset(seed=int(seed))
-        self._refuse_unless_finite(self._frames)
+            while not self._play_again(int(env), int(seed), ()):
+                pass
         return self._frames.copy()
 
-    def _step(
-        self, actions: Int64[np.ndarray, " envs"], which: Bool[np.ndarray, " envs"]
-    ) -> tuple[Any, Any, Any]:
-        reward = np.zeros(self.num_envs, dtype=np.float32)
-        terminated = np.zeros(self.num_envs, dtype=bool)
-        truncated = np.zeros(self.num_envs, dtype=bool)
-        for index in np.flatnonzero(which):
-            obs, reward[index], terminated[index], truncated[index], _ = self._envs[index].step(
-                self._first_action + int(actions[index])
-            )
-            self._frames[index] = obs
-        self._refuse_unless_finite(self._frames)
-        self._refuse_unless_finite(reward)
-        return reward, terminated, truncated
+    def _play_again(
+        self, env: int, seed: int, actions: Sequence[int] | Int64[np.ndarray, " steps"]
+    ) -> bool:
+        """One episode from its seed; False if the environment failed and was made again."""
+        try:
+            self._frames[env] = self._first_frame(env, seed)
+            for action in actions:
+                self._frames[env], *_ = self._step(env, int(action))
+        except _EnvironmentError as error:
+            self._restart(env, error)
+            return False
+        return True
 
-    def _refuse_unless_finite(self, values: Float32[np.ndarray, "..."]) -> None:
+    def _first_frame(self, env: int, seed: int) -> Float32[np.ndarray, " features"]:
+        with _as_failure():
+            returned = self._envs[env].reset(seed=seed)
+        self._refuse_unless("reset", returned, _is_tuple(returned, 2), "observation and info")
+        obs, info = returned
+        self._refuse_unless("info", info, isinstance(info, dict), "a dictionary")
+        return self._checked_frame(obs)
+
+    def _step(
+        self, env: int, action: int
+    ) -> tuple[Float32[np.ndarray, " features"], np.float32, bool, bool]:
+        self._num_steps += 1
+        with _as_failure():
+            returned = self._envs[env].step(self._first_action + action)
+        self._refuse_unless(
+            "step",
+            returned,
+            _is_tuple(returned, 5),
+            "observation, reward, terminated, truncated and info",
+        )
+        obs, reward, terminated, truncated, info = returned
+        for name, flag in (("terminated", terminated), ("truncated", truncated)):
+            self._refuse_unless(name, flag, isinstance(flag, bool | np.bool_), "true or false")
+        self._refuse_unless("info", info, isinstance(info, dict), "a dictionary")
+        number = np.asarray(reward)
+        self._refuse_unless("reward", reward, number.ndim == 0 and _is_real(number), "a number")
+        return (
+            self._checked_frame(obs),
+            self._finite_float32(number)[()],
+            bool(terminated),
+            bool(truncated),
+        )
+
+    def _restart(self, env: int, error: Exception) -> None:
+        """Makes an environment again, if its task has not failed too often."""
+        cause = error.__cause__
+        said = f"{type(cause).__name__}: {cause}"
+        self._num_restarts += 1
+        if self._num_restarts > FREE_RESTARTS + self._num_steps // STEPS_PER_RESTART:
+            raise UnavailableError(
+                f"{self.task}: given up, its environments failed {self._num_restarts} times in "
+                f"{self._num_steps} steps; the last time with {said:.500}"
+            ) from cause
+        _logger.warning("%s: environment %d failed, made again: %.200s", self.task, env, said)
+        with suppress(Exception):  # what is broken need not close well
+            self._envs[env].close()
+        try:
+            self._envs[env] = self._make(env)
+        except Exception as again:
+            raise UnavailableError(
+                f"{self.task}: an environment failed with {said:.500}, and cannot be made again: "
+                f"{again}"
+            ) from again
+
+    def _checked_frame(self, obs: Any) -> Float32[np.ndarray, " features"]:
+        frame = np.asarray(obs)
+        fits = frame.shape == self.frame_shape and _is_real(frame)
+        self._refuse_unless("observation", obs, fits, f"numbers of shape {self.frame_shape}")
+        return self._finite_float32(frame)
+
+    def _finite_float32(self, values: Any) -> Any:
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
         if not np.isfinite(values).all():
             raise DataError(f"{self.task}: the environment returned a NaN or infinite value")
+        return values
+
+    def _refuse_unless(self, name: str, came: object, fits: bool, expected: str) -> None:
+        if not fits:
+            raise DataError(
+                f"{self.task}: the environment's {name}: expected {expected}, got {came!r:.200}"
+            )
+
+
+class _EnvironmentError(Exception):
+    """Caused by whatever somebody else's environment raised."""
+
+
+@contextmanager
+def _as_failure() -> Iterator[None]:
+    try:
+        yield
+    except ActorMimicError:  # a signal that came just now
+        raise
+    except Exception as error:
+        raise _EnvironmentError from error
+
+
+def _is_tuple(returned: object, length: int) -> bool:
+    return isinstance(returned, tuple) and len(returned) == length
+
+
+def _is_real(values: np.ndarray) -> bool:
+    return values.dtype.kind in "biuf"

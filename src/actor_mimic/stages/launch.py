@@ -27,6 +27,7 @@ from actor_mimic.stages.measure import RANDOM, measure, score_values
 from actor_mimic.stages.multitask_dqn import MultitaskDQNState
 from actor_mimic.stages.players import load_each_once, players_when_asked
 from actor_mimic.stages.references import References
+from actor_mimic.stages.space import foresee_storage
 from actor_mimic.stages.stage_run import (
     Launch,
     final_measuring,
@@ -117,6 +118,7 @@ def run_distill(
         state = DistillState(config, compute, load_each_once(config.tasks, teachers, compute))
         references = References()
         try:
+            foresee_storage(config, state, run, launch.notice)
             yield from references.measured(state, teachers, final_measuring(config, launch, run))
         except BaseException:  # a closed generator too: the emulators must stop
             state.close()
@@ -156,6 +158,7 @@ def run_multitask_dqn(config: MultitaskDQNConfig, launch: Launch) -> Iterator[Re
         compute.start()
         envs = make_all_envs(config, config.learner.num_envs, compute)
         state = MultitaskDQNState(config, compute, envs)
+        foresee_storage(config, state, run, launch.notice)
         manifest = {"kind": "student", "tasks": _named(state.network), "parents": []}
         yield from learn(config, launch, run, state, manifest, mean_score, started)
 
@@ -227,6 +230,7 @@ def _reinforce(
     manifest: Mapping[str, Any],
     started: float,
 ) -> Iterator[Record]:
+    foresee_storage(config, state, run, launch.notice)
     tasks = {"tasks": {config.task: list(action_names)}}
     yield from learn(
         config,

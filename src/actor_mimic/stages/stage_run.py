@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actor_mimic.compute import Compute, choose_compute
-from actor_mimic.config import Config, to_json
+from actor_mimic.config import Config, ScheduleConfig, to_json
 from actor_mimic.errors import DataError
 from actor_mimic.protocols import protocol_named
 from actor_mimic.stages.evaluate import Act
@@ -26,8 +26,9 @@ from actor_mimic.storage.run_dir import (
     read_run_json,
 )
 
+# When things happen may change from call to call; what is learned may not.
 RESUMABLE_KEYS = frozenset(
-    {"record_every_steps", "eval_every_steps", "checkpoint_every_steps", "checkpoint_replay"}
+    entry.name for entry in dataclasses.fields(ScheduleConfig) if "episodes" not in entry.name
 )
 _KEPT = {True: "on", False: "off"}
 
@@ -99,8 +100,6 @@ def learn(
     """
     measuring = final_measuring(config, launch, run)
     players = players or live_players(state.network, manifest["tasks"])
-    if state.replay_bytes:
-        launch.notice(f"the replay will take up to {state.replay_bytes / 2**30:.2f} GiB")
 
     def evaluate() -> Evaluation:
         tasks = {

@@ -19,6 +19,7 @@ from actor_mimic.verbs.arguments import (
     Number,
     OptionalNumber,
     OptionalPath,
+    OptionalReplay,
     Stop,
     Switch,
     named_value,
@@ -60,6 +61,9 @@ class Common:
     """Steps between evaluations; 0 for none."""
     checkpoint_every_steps: OptionalNumber = None
     """Steps between checkpoints."""
+    checkpoint_replay: OptionalReplay = None
+    """none: checkpoints without the replay are smaller, and resume is no longer exact. Left out:
+    full."""
     protocol: Literal["paper", "sticky"] = "paper"
     """paper: no-op starts, a lost life ends a training episode; sticky: repeated actions."""
     set: UseAppendAction[
@@ -73,7 +77,7 @@ class Common:
 def build_stage(stage: str, values: dict[str, Any], common: Common) -> Config:
     """The configuration from a verb's own arguments, the common ones, and every ``--set``."""
     asked = values | {"seed": common.seed, "protocol": common.protocol}
-    for name in ("total_steps", "eval_every_steps", "checkpoint_every_steps"):
+    for name in ("total_steps", "eval_every_steps", "checkpoint_every_steps", "checkpoint_replay"):
         value = getattr(common, name)
         if value is not None:
             asked[name] = value
