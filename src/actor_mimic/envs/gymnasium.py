@@ -1,4 +1,4 @@
-"""Any Gymnasium task with discrete actions and vector observations, behind the same interface."""
+"""Any Gymnasium task with discrete actions that shows vectors or images, behind one interface."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,20 +6,24 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
-from jaxtyping import Bool, Float32, Int64, UInt8
+from gymnasium.wrappers import GrayscaleObservation, ReshapeObservation, ResizeObservation
+from jaxtyping import Bool, Int64, Shaped, UInt8
 
 from actor_mimic.actions import task_action_names
 from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep
 from actor_mimic.errors import DataError, UnavailableError, UsageError, did_you_mean
 
 TASK_PREFIX = "gym:"
+IMAGE_SHAPE = (84, 84)  # as on Atari, so that every network reads both
+IMAGE_STACK = 4
 
 
 class GymnasiumEnvs:
     """N copies of one registered Gymnasium environment, stepped in this process.
 
-    Observations are float32 vectors; rewards reach the learner unclipped; nothing is stacked or
-    skipped, so a frame is a step here.
+    Observations are float32 vectors, or images, which become grey ones of 84 x 84 by Gymnasium's
+    own wrappers and are stacked by four as on Atari. Rewards reach the learner unclipped; nothing
+    is skipped, so a frame is a step here.
 
     Args:
         task: ``gym:`` and a registered id, such as ``gym:CartPole-v1``.
@@ -28,14 +32,13 @@ class GymnasiumEnvs:
         with_picture: render environment 0, for films.
 
     Raises:
-        UsageError: if the id is unknown, or its spaces are not ``Discrete`` actions with a
-            one-dimensional ``Box`` of observations.
-        UnavailableError: if the environment needs a package that is not installed.
+        UsageError: if the id is unknown, or its spaces are not ``Discrete`` actions with a ``Box``
+            of observations: one-dimensional, or images of bytes, grey or RGB.
+        UnavailableError: if the environment, or resizing its images, needs a package that is not
+            installed.
     """
 
-    stack_size = 1
     frame_skip = 1
-    frame_dtype: type[np.generic] = np.float32
 
     def __init__(
         self, task: str, *, num_envs: int, run_seed: int, with_picture: bool = False
@@ -46,8 +49,10 @@ class GymnasiumEnvs:
         self._with_picture = with_picture
         try:
             self._envs = [
-                gymnasium.make(
-                    env_id, render_mode="rgb_array" if with_picture and env == 0 else None
+                _in_grey(
+                    gymnasium.make(
+                        env_id, render_mode="rgb_array" if with_picture and env == 0 else None
+                    )
                 )
                 for env in range(num_envs)
             ]
@@ -57,24 +62,31 @@ class GymnasiumEnvs:
             hint = did_you_mean(env_id, gymnasium.registry)
             raise UsageError(f"cannot make the task {task!r}: {error}{hint}") from error
         action_space, obs_space = self._envs[0].action_space, self._envs[0].observation_space
+        image = isinstance(obs_space, Box) and obs_space.shape == IMAGE_SHAPE
         if not isinstance(action_space, Discrete) or not (
-            isinstance(obs_space, Box) and len(obs_space.shape) == 1
+            isinstance(obs_space, Box) and (image or len(obs_space.shape) == 1)
         ):
             raise UsageError(
-                f"{task}: expected Discrete actions and a one-dimensional Box of observations, "
-                f"got {action_space} and {obs_space}"
+                f"{task}: expected Discrete actions and a one-dimensional Box of observations or "
+                f"one of images (bytes from 0 to 255, grey or RGB), got {action_space} and "
+                f"{obs_space}"
             )
         self._first_action = int(action_space.start)
         self.frame_shape: tuple[int, ...] = obs_space.shape
+        self.frame_dtype: type[np.generic] = np.uint8 if image else np.float32
+        self.stack_size = IMAGE_STACK if image else 1
         self.action_names = task_action_names(task, int(action_space.n))
         self._log = EpisodeLog(
             num_envs, run_seed=run_seed, task=task, num_actions=len(self.action_names)
         )
-        self._frames = np.zeros((num_envs, *self.frame_shape), dtype=np.float32)
+        self._frames = np.zeros((num_envs, *self.frame_shape), dtype=self.frame_dtype)
         self._sent: Int64[np.ndarray, " envs"] | None = None
 
     def reset(self) -> Frames:
-        """Starts every environment's next episode; frames are float32 ``[envs, features]``."""
+        """Starts every environment's next episode.
+
+        Frames are float32 ``[envs, features]`` or uint8 ``[envs, 84, 84]``.
+        """
         everywhere = np.ones(self.num_envs, dtype=bool)
         return self._reset(everywhere, *self._log.start(everywhere))
 
@@ -159,6 +171,34 @@ class GymnasiumEnvs:
         self._refuse_unless_finite(reward)
         return reward, terminated, truncated
 
-    def _refuse_unless_finite(self, values: Float32[np.ndarray, "..."]) -> None:
-        if not np.isfinite(values).all():
+    def _refuse_unless_finite(self, values: Shaped[np.ndarray, "..."]) -> None:
+        if values.dtype != np.uint8 and not np.isfinite(values).all():
             raise DataError(f"{self.task}: the environment returned a NaN or infinite value")
+
+
+def _in_grey(env: Any) -> Any:
+    """An environment of images with grey ones of 84 x 84; any other as it is.
+
+    Raises:
+        UnavailableError: if they are of another size, and OpenCV is not installed.
+    """
+    space = env.observation_space
+    if not isinstance(space, Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3):
+        return env
+    if not (np.all(space.low == 0) and np.all(space.high == 255)):
+        return env
+    if space.shape[2:] == (3,):
+        env = GrayscaleObservation(env)
+    elif space.shape[2:] == (1,):
+        env = ReshapeObservation(env, space.shape[:2])
+    elif len(space.shape) == 3:
+        return env
+    if space.shape[:2] == IMAGE_SHAPE:
+        return env
+    try:
+        return ResizeObservation(env, IMAGE_SHAPE)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UnavailableError(
+            f"images of {space.shape[0]} x {space.shape[1]} are resized by OpenCV, which is not "
+            "installed; install it with: pip install 'actor-mimic[images]'"
+        ) from error

@@ -49,8 +49,9 @@ from actor_mimic.errors import ConfigError, DataError, UsageError, did_you_mean
 from actor_mimic.recipes.check import RecipeReader
 from actor_mimic.recipes.lines import Lines
 from actor_mimic.recipes.recipe import Recipe
+from actor_mimic.storage.durable import read_regular
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 18
 
 
 def shipped_recipes() -> list[str]:
@@ -97,16 +98,16 @@ def parse_recipe(content: bytes, source: str) -> Recipe:
         text = content.decode()
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{source}: expected TOML, but {error}") from error
-    return RecipeReader(source, Lines(text)).recipe(table)
+        raise ConfigError(f"{source}: expected TOML, but {error!s:.300}") from error
+    try:
+        return RecipeReader(source, Lines(text)).recipe(table)
+    except RecursionError as error:  # dotted keys nest without end, and break whoever shows them
+        raise ConfigError(f"{source}: expected a few levels of tables, got far more") from error
 
 
 def _read(path: Path) -> bytes:
+    # A link that the user named is followed; what it leads to must be a file, and no pipe.
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise DataError(f"{path}: expected a recipe, got: {error.strerror}") from error
-    if len(content) > MAX_BYTES:
-        raise DataError(f"{path}: expected a recipe of at most {MAX_BYTES} bytes, got more")
-    return content
+        return read_regular(path.resolve(), max_bytes=MAX_BYTES)
+    except (DataError, OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{path}: expected a recipe, but {error}") from error
