@@ -182,7 +182,7 @@ def hostile_recipes() -> dict[str, str | bytes]:
         else good + line + "\n"
         for name, line in lines.items()
     }
-    deep = 100_000
+    deep = 30_000  # what a recipe has room for
     return changed | {
         "tags of YAML": "!!python/object/apply:os.system ['id']\n",
         "aliases of YAML": "a: &a [x, x]\nb: &b [*a, *a]\n",
@@ -196,7 +196,10 @@ def hostile_recipes() -> dict[str, str | bytes]:
         "a dotted name": "name" + ".a" * deep + " = 1\n",
         "a dotted header": "[" + ".".join("a" * deep) + "]\n",
         "a dotted stage": good + "x" + ".a" * deep + " = 1\n",
-        "one name in 10,000 tables": "".join(f"[a{i}]\nb = 1\n" for i in range(10_000)),
+        "2,000 tables": "".join(f"[a{i}]\nb = 1\n" for i in range(2_000)),
+        "names in quotes with dots": good + '"a".' * 10_000 + "b = 1\n",
+        "spaces without end": good + 'x = """\n[' + " " * 60_000 + '\n"""\n',
+        "dots without end": good + 'x = """\n[' + " ." * 30_000 + ']\n"""\n',
         "a stage that is its parent": good.replace('"expert"', '"transfer"') + 'parent = "b"\n',
         "a function for a teacher": 'name = "a"\n[[stage]]\nname = "b"\nkind = "distill"\n'
         'teachers = { pong = "os:system" }\n',

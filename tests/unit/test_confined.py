@@ -186,5 +186,3 @@ def test_the_decoder_answers_in_safetensors_alone():
         decoder.decode("torch", torch_file({1: torch.ones(1)}))
     with pytest.raises(UnsafeError, match="dense tensors"):
         decoder._dense({"a": torch.eye(2).to_sparse()})
-    with pytest.raises(DataError, match="expected plain tensors"):
-        decoder.decode("torch", torch_file({"__metadata__": torch.ones(1)}))

@@ -326,6 +326,8 @@ def test_tensors_that_are_not_what_they_claim_are_refused(refused):
     assert made.keys() == TENSORS.keys()
     for name, content in made.items():
         refused(torch_file(content), *TENSORS[name], "agent.cleanrl_model")
+    named = torch_file({"__metadata__": torch.ones(1)})
+    refused(named, (DataError, UnsafeError), "expected")
     many = {str(index): torch.ones(1) for index in range(1100)}
     refused(torch_file(many), UnsafeError, "at most 1024 members")
 

@@ -314,7 +314,9 @@ class RecipeReader:
     ) -> None:
         for key in table:
             if key not in known:
-                self._fail(where, [key], f"unknown key {key!r} of {what}{did_you_mean(key, known)}")
+                self._fail(
+                    where, [key], f"unknown key {key!r:.100} of {what}{did_you_mean(key, known)}"
+                )
 
     def _fail(self, where: str, keys: Iterable[str], message: str) -> NoReturn:
         line = self._lines.find(where, list(keys))

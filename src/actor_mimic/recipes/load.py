@@ -41,6 +41,7 @@ parent the last checkpoint is taken; ``"student@best"`` takes the best one. A tr
 has its network; ``network``, ``width`` and ``norm`` among the defaults are for random weights.
 """
 
+import re
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -51,7 +52,12 @@ from actor_mimic.recipes.lines import Lines
 from actor_mimic.recipes.recipe import Recipe
 from actor_mimic.storage.durable import read_regular
 
-MAX_BYTES = 1 << 18
+MAX_BYTES = 1 << 16
+MAX_PARTS = 16
+
+_NAME = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
+_PART = re.compile(_NAME)
+_DOTTED = re.compile(rf"{_NAME}(?:[ \t]*\.[ \t]*{_NAME})*")
 
 
 def shipped_recipes() -> list[str]:
@@ -96,13 +102,29 @@ def parse_recipe(content: bytes, source: str) -> Recipe:
     """
     try:
         text = content.decode()
+        _check_depth(text, source)
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: expected TOML, but {error!s:.300}") from error
     try:
         return RecipeReader(source, Lines(text)).recipe(table)
-    except RecursionError as error:  # dotted keys nest without end, and break whoever shows them
+    except RecursionError as error:  # of a message that shows tables in tables in tables
         raise ConfigError(f"{source}: expected a few levels of tables, got far more") from error
+
+
+def _check_depth(text: str, source: str) -> None:
+    """Refuses names with many dots, over which Python's reader of TOML takes quadratic time.
+
+    Raises:
+        ConfigError: if there is one; text between quotes counts as well.
+    """
+    for chain in _DOTTED.finditer(text):
+        parts = len(_PART.findall(chain[0]))
+        if parts > MAX_PARTS:
+            raise ConfigError(
+                f"{source}: expected at most {MAX_PARTS} names with dots between them, got {parts}: "
+                f"{chain[0]:.60}..."
+            )
 
 
 def _read(path: Path) -> bytes:
