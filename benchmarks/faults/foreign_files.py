@@ -257,7 +257,7 @@ def _misfitting(honest: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def _forgeries(honest: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
-    first = next(iter(honest))
+    first = next(name for name, value in honest.items() if value.ndim == 2)
     names = {CARTPOLE: [f"{CARTPOLE}/{index}" for index in range(3)]}
     torso = {"kind": "mlp", "obs_shape": [4], "width": 0.25, "norm": "none"}
     return {

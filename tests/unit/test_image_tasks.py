@@ -8,7 +8,7 @@ from gymnasium.spaces import Box, Discrete
 from actor_mimic.config import DistillConfig, ExpertConfig, build_config
 from actor_mimic.envs.gymnasium import GymnasiumEnvs
 from actor_mimic.envs.make import describe_task
-from actor_mimic.errors import UnavailableError
+from actor_mimic.errors import UnavailableError, UsageError
 from actor_mimic.recipes.memory import replay_bytes
 from actor_mimic.stages.launch import Launch, run_distill, run_expert
 from actor_mimic.storage.checkpoint import resolve_checkpoint
@@ -56,6 +56,18 @@ def halves():
     yield register
     for name in names:
         del gymnasium.registry[name]
+
+
+@pytest.mark.parametrize("change", [{"high": 1}, {"shape": (84, 84, 4)}, {"dtype": np.int16}])
+def test_what_is_not_sure_to_be_an_image_is_refused(monkeypatch, halves, change):
+    monkeypatch.setattr(
+        f"{__name__}.Box",
+        lambda low, high, shape, dtype: Box(
+            low, change.get("high", high), change.get("shape", shape), change.get("dtype", dtype)
+        ),
+    )
+    with pytest.raises(UsageError, match="bytes from 0 to 255, grey or RGB"):
+        GymnasiumEnvs(halves(), num_envs=1, run_seed=0)
 
 
 @pytest.mark.parametrize("shape", [(84, 84, 3), (84, 84, 1), (84, 84), (100, 160, 3), (42, 50)])

@@ -62,7 +62,7 @@ class GymnasiumEnvs:
             hint = did_you_mean(env_id, gymnasium.registry)
             raise UsageError(f"cannot make the task {task!r}: {error}{hint}") from error
         action_space, obs_space = self._envs[0].action_space, self._envs[0].observation_space
-        image = isinstance(obs_space, Box) and obs_space.shape == IMAGE_SHAPE
+        image = _is_image(obs_space)
         if not isinstance(action_space, Discrete) or not (
             isinstance(obs_space, Box) and (image or len(obs_space.shape) == 1)
         ):
@@ -176,6 +176,17 @@ class GymnasiumEnvs:
             raise DataError(f"{self.task}: the environment returned a NaN or infinite value")
 
 
+def _is_image(space: Any) -> bool:
+    """Whether it is one of grey or RGB images in bytes."""
+    return (
+        isinstance(space, Box)
+        and space.dtype == np.uint8
+        and len(space.shape) in (2, 3)
+        and space.shape[2:] in ((), (1,), (3,))
+        and bool(np.all(space.low == 0) and np.all(space.high == 255))
+    )
+
+
 def _in_grey(env: Any) -> Any:
     """An environment of images with grey ones of 84 x 84; any other as it is.
 
@@ -183,16 +194,12 @@ def _in_grey(env: Any) -> Any:
         UnavailableError: if they are of another size, and OpenCV is not installed.
     """
     space = env.observation_space
-    if not isinstance(space, Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3):
-        return env
-    if not (np.all(space.low == 0) and np.all(space.high == 255)):
+    if not _is_image(space):
         return env
     if space.shape[2:] == (3,):
         env = GrayscaleObservation(env)
     elif space.shape[2:] == (1,):
         env = ReshapeObservation(env, space.shape[:2])
-    elif len(space.shape) == 3:
-        return env
     if space.shape[:2] == IMAGE_SHAPE:
         return env
     try:

@@ -122,7 +122,7 @@ def _check_depth(text: str, source: str) -> None:
         parts = len(_PART.findall(chain[0]))
         if parts > MAX_PARTS:
             raise ConfigError(
-                f"{source}: expected at most {MAX_PARTS} names with dots between them, got {parts}: "
+                f"{source}: expected at most {MAX_PARTS} names with dots between, got {parts}: "
                 f"{chain[0]:.60}..."
             )
 
