@@ -263,9 +263,7 @@ def test_recipes_that_nobody_can_mean_are_refused(tmp_path, name):
     path = tmp_path / "strange.toml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
-    with pytest.raises(
-        (ConfigError, DataError), match=r"strange\.toml.*: expected|strange\.toml:\d"
-    ):
+    with pytest.raises((ConfigError, DataError), match=r"strange\.toml(:\d+)?: "):
         load_recipe(path)
 
 
