@@ -28,6 +28,7 @@ from benchmarks.faults import (
     cost,
     damage,
     disk,
+    hostile,
     kills,
     owners,
     resume,
@@ -41,7 +42,7 @@ from benchmarks.machine import facts
 from benchmarks.processes import ROOT
 
 # In the order of the table.
-MODULES = (saving, kills, disk, damage, owners, resume, training, signals, cost)
+MODULES = (saving, kills, disk, damage, owners, resume, training, signals, hostile, cost)
 
 RESULTS = ROOT / "benchmarks" / "results" / "faults.json"
 DOCUMENT = ROOT / "docs" / "resume.md"

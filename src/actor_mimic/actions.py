@@ -101,9 +101,10 @@ def build_action_map(task_actions: Iterable[str], alphabet: Sequence[str]) -> Ac
         ValueError: if an action has no slot, or two actions share one.
     """
     names = tuple(task_actions)
-    missing = [name for name in names if name not in alphabet]
+    places = {name: slot for slot, name in enumerate(alphabet)}
+    missing = [name for name in names if name not in places]
     if missing:
         raise ValueError(f"actions {missing} have no slot in the alphabet {tuple(alphabet)}")
     if len(set(names)) != len(names):
         raise ValueError(f"every action needs a slot of its own, got {names}")
-    return ActionMap(tuple(alphabet.index(name) for name in names), len(alphabet))
+    return ActionMap(tuple(places[name] for name in names), len(alphabet))

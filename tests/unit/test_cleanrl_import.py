@@ -26,6 +26,8 @@ NETWORKS = {
 }
 ACTIONS = {VECTOR_TASK: 2, IMAGE_TASK: 6}
 
+pytestmark = pytest.mark.usefixtures("decoded_here")
+
 
 def imported(tmp_path, task, file="agent.cleanrl_model", options=None):
     checkpoint = import_teacher(

@@ -1,5 +1,6 @@
 """Teachers from elsewhere in a distillation: files, the Hugging Face Hub, functions."""
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -26,8 +27,10 @@ from actor_mimic.protocols import protocol_named
 from actor_mimic.recipes.load import load_recipe
 from actor_mimic.report.aggregate import collect
 from actor_mimic.report.tables import score_rows, show_mean, show_score
+from actor_mimic.stages.distill import DistillState
 from actor_mimic.stages.evaluate import play_games
 from actor_mimic.stages.launch import run_distill
+from actor_mimic.stages.players import load_each_once
 from actor_mimic.stages.stage_run import Launch
 from actor_mimic.stages.transfer import with_network_of
 from actor_mimic.storage.checkpoint import resolve_checkpoint
@@ -51,6 +54,8 @@ SMALL = {
     "final_episodes": 2,
     "network": "mlp",
 }
+
+pytestmark = pytest.mark.usefixtures("decoded_here")
 
 
 def distilled(path: Path, teachers, **settings):
@@ -80,6 +85,18 @@ def test_a_file_is_imported_into_the_run_and_measured_before_it_teaches(tmp_path
     (measured,) = [r for r in records if r.values.get("who") == "teacher"]
     assert measured.values[f"{VECTOR_TASK}/episodes"] == 2
     assert list((run / "evaluations").glob(f"{teacher.model_sha256[:16]}-*.json"))
+
+
+@pytest.mark.parametrize(("algorithm", "temperature"), [("PPO", 1.0), ("A2C", 1.0), ("DQN", 0.02)])
+def test_logits_are_taken_as_a_policy_and_values_are_not(tmp_path, algorithm, temperature):
+    """Dropping the mark anywhere on the way, in the import or in the loading, gives 0.02."""
+    sb3_agent(algorithm, "MlpPolicy", tmp_path / "agent.zip")
+    source = teacher_argument(str(tmp_path / "agent.zip"), VECTOR_TASK, tmp_path / "run")
+    config = build_config("distill", SMALL | {"temperature": 0.02, "logit_temperature": 1.0})
+
+    teachers = load_each_once([VECTOR_TASK], {VECTOR_TASK: source}, CPU)
+    with contextlib.closing(DistillState(config, CPU, teachers)) as state:
+        assert state.learner.objective.temperatures == (temperature,)
 
 
 def test_a_claimed_score_stands_beside_the_measured_one(tmp_path, agent):

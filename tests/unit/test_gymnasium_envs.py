@@ -219,9 +219,10 @@ def test_more_actions_than_a_byte_counts_are_refused(scripted):
         make(scripted(num_actions=257))
 
 
-def test_images_are_refused(scripted):
-    with pytest.raises(UsageError, match="one-dimensional Box"):
-        make(scripted(shape=(4, 4)))
+@pytest.mark.parametrize("shape", [(4, 4), (84, 84), (84, 84, 3)])
+def test_images_that_are_no_bytes_are_refused(scripted, shape):
+    with pytest.raises(UsageError, match="bytes from 0 to 255, grey or RGB"):
+        make(scripted(shape=shape))
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):

@@ -14,52 +14,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from foreign_agents import VECTOR_TASK, Named, cleanrl_mlp, sb3_agent
+from foreign_agents import VECTOR_TASK, sb3_agent
 from safetensors.torch import save
 
 from actor_mimic.errors import ActorMimicError, DataError, UnsafeError
 from actor_mimic.teachers import archives
 from actor_mimic.teachers.foreign import ImportOptions, import_teacher
 from actor_mimic.teachers.weights import read_weights
+from benchmarks.faults.gadgets import (
+    ONE_TENSOR,
+    Gadget,
+    changed,
+    hostile_tensors,
+    lying_storage,
+    safetensors_file,
+    state,
+    torch_file,
+    zipped,
+)
 
-
-class Gadget:
-    """Touches a file when it is unpickled."""
-
-    def __init__(self, canary: Path) -> None:
-        self.canary = str(canary)
-
-    def __reduce__(self):
-        return (os.mkdir, (self.canary,))
-
-
-def state() -> dict[str, torch.Tensor]:
-    return dict(Named(cleanrl_mlp(2)).state_dict())
-
-
-def torch_file(content) -> bytes:
-    file = io.BytesIO()
-    torch.save(content, file)
-    return file.getvalue()
-
-
-def changed(content: bytes, change) -> bytes:
-    """A zip whose members have gone through ``change(name, bytes)``; None leaves one out."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(out, "w") as new:
-        for member in old.infolist():
-            there = change(member.filename, old.read(member))
-            if there is not None:
-                new.writestr(member.filename, there)
-    return out.getvalue()
-
-
-def zipped(members: dict[str, bytes], compression=zipfile.ZIP_STORED) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", compression) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return out.getvalue()
+pytestmark = pytest.mark.usefixtures("decoded_here")
 
 
 @pytest.fixture
@@ -243,11 +217,12 @@ def test_sizes_are_bounded(tmp_path, refused, monkeypatch):
         file.truncate((1 << 30) + 1)
     with pytest.raises(UnsafeError, match="at most 1073741824 bytes"):
         read_weights(tmp_path / "sparse.zip")
-    good = torch_file(state())
+    weights = {"network.0.weight": torch.zeros(100, 100)}
+    good = torch_file(weights)
     monkeypatch.setattr(archives, "MAX_WEIGHTS_BYTES", 10_000)
     refused(good, UnsafeError, "at most .* bytes in '.*/data/")
     refused(zipped({"policy.pth": good}), UnsafeError, "at most 10000 bytes in 'policy.pth'")
-    refused(save(state()), UnsafeError, "at most 10000 bytes of tensors")
+    refused(save(weights), UnsafeError, "at most 10000 bytes of tensors")
     monkeypatch.undo()
     monkeypatch.setattr(archives, "MAX_HEADER_BYTES", 100)
     refused(good, UnsafeError, "at most 100 bytes in '.*/data.pkl'")
@@ -288,25 +263,23 @@ def read_weights_of(tmp_path: Path, content: bytes) -> dict[str, torch.Tensor]:
     return read_weights(tmp_path / "flipped").tensors
 
 
-def safetensors_file(header: bytes, data: bytes = b"", length: int | None = None) -> bytes:
-    return (len(header) if length is None else length).to_bytes(8, "little") + header + data
-
-
-ONE = b'"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
-
-
 @pytest.mark.parametrize(
     ("content", "error", "match"),
     [
         (safetensors_file(b"{}", length=2**63 - 1), UnsafeError, "a header of at most 1048576"),
         (safetensors_file(b"{}" + b" " * (2 << 20)), UnsafeError, "a header of at most 1048576"),
-        (safetensors_file(b"{" + ONE + b"," + ONE + b"}", bytes(4)), UnsafeError, "once"),
+        (
+            safetensors_file(b"{" + ONE_TENSOR + b"," + ONE_TENSOR + b"}", bytes(4)),
+            UnsafeError,
+            "once",
+        ),
         (safetensors_file(b"{" * 100_000), DataError, "expected a JSON header"),
-        (safetensors_file(b"{" + ONE + b"}", bytes(2)), DataError, "expected tensors"),
-        (safetensors_file(b"{" + ONE + b"}", bytes(9)), DataError, "expected tensors"),
+        (safetensors_file(b"{" + ONE_TENSOR + b"}", bytes(2)), DataError, "expected tensors"),
+        (safetensors_file(b"{" + ONE_TENSOR + b"}", bytes(9)), DataError, "expected tensors"),
         (
             safetensors_file(
-                b"{" + ONE + b',"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}}', bytes(6)
+                b"{" + ONE_TENSOR + b',"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}}',
+                bytes(6),
             ),
             DataError,
             "expected tensors",
@@ -329,53 +302,35 @@ def test_safetensors_that_lie_are_refused(refused, content, error, match):
     refused(content, error, match, "model.safetensors")
 
 
-def strided(size, stride) -> torch.Tensor:
-    return torch.zeros(4).as_strided(size, stride)
+TENSORS = {
+    "one number as a terabyte": (UnsafeError, "contiguous"),
+    "a view with gaps": (UnsafeError, "contiguous"),
+    "half in another": (UnsafeError, "share no memory"),
+    "sparse": (UnsafeError, "a call of .*_rebuild_sparse_tensor"),
+    "compressed rows": (UnsafeError, "a call of"),
+    "quantised": (UnsafeError, "a call of"),
+    "complex": (UnsafeError, "a call of .*ComplexFloat"),
+    "meta": (UnsafeError, "a call of"),
+    "nested": (UnsafeError, "a call of"),
+    "parameter of a subclass": (UnsafeError, "a call of .*_rebuild_from_type_v2"),
+    "an array": (UnsafeError, "a call of .*numpy"),
+    "a number": (DataError, "expected named tensors"),
+    "a list": (DataError, "expected a dictionary of tensors, got list"),
+    "nothing": (DataError, "expected a dictionary of tensors"),
+    "NaN": (DataError, "NaN or infinity in 'a'"),
+    "infinity": (DataError, "NaN or infinity in 'a'"),
+}
 
 
-def sharing() -> dict[str, torch.Tensor]:
-    memory = torch.zeros(20)
-    return {"network.0.weight": memory[:8].view(2, 4), "network.0.bias": memory[7:9]}
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "match"),
-    [
-        (lambda: {"a": strided((1 << 20, 1 << 20), (0, 0))}, UnsafeError, "contiguous"),
-        (lambda: {"a": torch.eye(4).t()[:, :2]}, UnsafeError, "contiguous"),
-        (sharing, UnsafeError, "share no memory"),
-        (
-            lambda: {"a": torch.eye(4).to_sparse()},
-            UnsafeError,
-            "a call of .*_rebuild_sparse_tensor",
-        ),
-        (
-            lambda: {"a": torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.quint8)},
-            UnsafeError,
-            "a call of",
-        ),
-        (
-            lambda: {"a": torch.ones(4, dtype=torch.complex64)},
-            UnsafeError,
-            "a call of .*ComplexFloat",
-        ),
-        (lambda: {"a": torch.empty(4, device="meta")}, UnsafeError, "a call of"),
-        (lambda: {"a": torch.nested.nested_tensor([torch.ones(2)])}, UnsafeError, "a call of"),
-        (lambda: {"a": 1.0}, DataError, "expected named tensors"),
-        (lambda: [torch.ones(3)], DataError, "expected a dictionary of tensors, got list"),
-        (lambda: {}, DataError, "expected a dictionary of tensors"),
-        (
-            lambda: {str(i): torch.ones(1) for i in range(1100)},
-            (DataError, UnsafeError),
-            "1024|dictionary",
-        ),
-        (lambda: {"a": torch.tensor([1.0, float("nan")])}, DataError, "NaN or infinity in 'a'"),
-        (lambda: {"a": torch.tensor([1.0, float("-inf")])}, DataError, "NaN or infinity in 'a'"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore")
-def test_tensors_that_are_not_what_they_claim_are_refused(refused, make, error, match):
-    refused(torch_file(make()), error, match, "agent.cleanrl_model")
+def test_tensors_that_are_not_what_they_claim_are_refused(refused):
+    made = hostile_tensors()
+    assert made.keys() == TENSORS.keys()
+    for name, content in made.items():
+        refused(torch_file(content), *TENSORS[name], "agent.cleanrl_model")
+    named = torch_file({"__metadata__": torch.ones(1)})
+    refused(named, (DataError, UnsafeError), "expected")
+    many = {str(index): torch.ones(1) for index in range(1100)}
+    refused(torch_file(many), UnsafeError, "at most 1024 members")
 
 
 def test_tied_weights_are_not_overlapping_ones(tmp_path):
@@ -386,16 +341,7 @@ def test_tied_weights_are_not_overlapping_ones(tmp_path):
 
 
 def test_a_storage_larger_than_its_bytes_is_refused(refused):
-    content = torch_file({"network.0.weight": torch.arange(4.0)})
-
-    def lie(name: str, there: bytes) -> bytes:
-        return (
-            there.replace(b"cpuq\x06K\x04", b"cpuq\x06M\x00\x10") if "data.pkl" in name else there
-        )
-
-    lied = changed(content, lie)
-    assert lied != changed(content, lambda _, there: there)
-    refused(lied, DataError, "expected tensors")
+    refused(lying_storage(), DataError, "expected tensors")
 
 
 def test_pipes_and_directories_are_no_files(tmp_path):

@@ -243,7 +243,7 @@ def test_a_network_survives_json(norm):
     data = json.loads(json.dumps(network.to_json()))
 
     again = QNetwork.from_json(data)
-    again.load_state_dict(network.state_dict())
+    again.load_state_dict(network.state_dict(), assign=True)
 
     assert again.torso.spec == network.torso.spec
     assert again.num_outputs == 6
@@ -334,7 +334,7 @@ def test_student_reads_a_task_in_its_own_order_and_never_acts_illegally():
 def test_student_survives_json():
     student = make_student()
     again = Student.from_json(json.loads(json.dumps(student.to_json())))
-    again.load_state_dict(student.state_dict())
+    again.load_state_dict(student.state_dict(), assign=True)
     obs = torch.rand(5, 4, generator=generator())
 
     assert again.task_actions == student.task_actions

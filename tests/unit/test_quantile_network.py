@@ -64,7 +64,7 @@ def test_a_quantile_network_survives_json():
     network = quantile_net()
     data = json.loads(json.dumps(network.to_json()))
     again = QNetwork.from_json(data)
-    again.load_state_dict(network.state_dict())
+    again.load_state_dict(network.state_dict(), assign=True)
     obs = observations()
 
     assert (again.num_outputs, again.num_quantiles) == (3, 4)

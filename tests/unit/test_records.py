@@ -92,6 +92,13 @@ def test_a_torn_line_longer_than_one_look_back(tmp_path):
         encode_record(record(2)).replace(b'"step": 2', b'"step": true').strip(),
         encode_record(record(2)).replace(b'"values": {}', b'"values": {"a": []}').strip(),
         encode_record(record(2)).replace(b'"kind"', b'"sort"').strip(),
+        encode_record(record(2)).replace(b'"step": 2', b'"step": 1' + b"0" * 400).strip(),
+        encode_record(record(2)).replace(b'"wall_s": 0.125', b'"wall_s": 1' + b"0" * 400).strip(),
+        encode_record(record(2)).replace(b'"wall_s": 0.125', b'"wall_s": 1e999').strip(),
+        encode_record(record(2, a=1)).replace(b'"a": 1', b'"a": NaN').strip(),
+        encode_record(record(2, a=1)).replace(b'"a": 1', b'"a": -Infinity').strip(),
+        encode_record(record(2, a=1)).replace(b'"a": 1', b'"a": 1' + b"0" * 400).strip(),
+        encode_record(record(2, a="x" * (1 << 20))).strip(),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line):
@@ -99,6 +106,15 @@ def test_a_bad_line_is_named(tmp_path, line):
     path.write_bytes(encode_record(record(1)) + line + b"\n" + encode_record(record(3)))
 
     with pytest.raises(DataError, match=r"records\.jsonl:2: expected"):
+        read_records(path)
+
+
+def test_a_file_of_records_is_bounded_before_it_is_read(tmp_path):
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(b"")
+    os.truncate(path, (1 << 30) + 1)  # sparse: takes no room
+
+    with pytest.raises(DataError, match="at most 1073741824 bytes of records"):
         read_records(path)
 
 

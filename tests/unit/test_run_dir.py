@@ -289,6 +289,31 @@ def test_places_where_no_run_can_be(tmp_path):
             open_run(tmp_path / place, stage="expert", config={})
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "evaluations", ".lock", "records.jsonl"])
+def test_links_in_a_run_lead_nowhere(tmp_path, name):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(outside if "." not in name else outside / "new")
+
+    def use():
+        with open_run(tmp_path / "run", stage="expert", config={}) as run:
+            run.records.sync()
+            run.write_json("evaluations/a.json", {})
+
+    with pytest.raises((CannotCreateError, StorageError), match=name):
+        use()
+    assert os.listdir(outside) == []
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_that_json_does_not_have_are_refused(tmp_path, number):
+    (tmp_path / "a.json").write_text(f'{{"score": {number}}}')
+
+    with pytest.raises(DataError, match="no finite number"):
+        read_run_json(tmp_path, "a.json")
+
+
 def test_a_directory_without_write_permission(tmp_path, monkeypatch):
     """As ordinary users see it: root may write anywhere, so the system call is replaced."""
     run = tmp_path / "run"

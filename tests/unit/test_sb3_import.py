@@ -24,6 +24,7 @@ from actor_mimic.teachers.weights import read_weights
 
 COMPUTE = Compute("cpu", "float32", 1)
 TASKS = {"MlpPolicy": VECTOR_TASK, "CnnPolicy": IMAGE_TASK}
+pytestmark = pytest.mark.usefixtures("decoded_here")
 
 
 def scores_of(directory, task, obs):

@@ -77,7 +77,7 @@ def test_encoders_change_no_weights_of_other_students():
 def test_a_student_with_encoders_is_described_and_built_again():
     student = made(head="per_task", scores_are_logits=False)
     again = Student.from_json(json.loads(json.dumps(student.to_json())))
-    again.load_state_dict(student.state_dict())
+    again.load_state_dict(student.state_dict(), assign=True)
 
     assert (again.head, again.scores_are_logits) == ("per_task", False)
     assert again.alphabet == student.alphabet

@@ -1,4 +1,4 @@
-"""Any Gymnasium task with discrete actions and vector observations, behind the same interface.
+"""Any Gymnasium task with discrete actions that shows vectors or images, behind one interface.
 
 Such an environment is somebody else's Python. What it returns is checked at every step, since a
 wrong shape or an infinite reward would spoil the weights long before anybody looks. What it raises
@@ -13,7 +13,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
-from jaxtyping import Bool, Float32, Int64, UInt8
+from gymnasium.wrappers import GrayscaleObservation, ReshapeObservation, ResizeObservation
+from jaxtyping import Bool, Int64, Shaped, UInt8
 
 from actor_mimic.actions import task_action_names
 from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep
@@ -26,6 +27,8 @@ from actor_mimic.errors import (
 )
 
 TASK_PREFIX = "gym:"
+IMAGE_SHAPE = (84, 84)  # as on Atari, so that every network reads both
+IMAGE_STACK = 4
 
 # A task whose environments fail is given up when they have failed more often than this: the first
 # few at once, and on the whole once in so many steps, replayed ones included.
@@ -38,9 +41,10 @@ _logger = logging.getLogger(__name__)
 class GymnasiumEnvs:
     """N copies of one registered Gymnasium environment, stepped in this process.
 
-    Observations are float32 vectors; rewards reach the learner unclipped; nothing is stacked or
-    skipped, so a frame is a step here. A copy that raises is made again: its episode is truncated
-    there, with reward 0, and counts as ``failed``.
+    Observations are float32 vectors, or images, which become grey ones of 84 x 84 by Gymnasium's
+    own wrappers and are stacked by four as on Atari. Rewards reach the learner unclipped; nothing
+    is skipped, so a frame is a step here. A copy that raises is made again: its episode is
+    truncated there, with reward 0, and counts as ``failed``.
 
     Args:
         task: ``gym:`` and a registered id, such as ``gym:CartPole-v1``.
@@ -49,17 +53,15 @@ class GymnasiumEnvs:
         with_picture: render environment 0, for films.
 
     Raises:
-        UsageError: if the id is unknown, or its spaces are not ``Discrete`` actions with a
-            one-dimensional ``Box`` of observations.
-        UnavailableError: if the environment needs a package that is not installed. Any method
-            that steps or resets raises it when the task is given up.
+        UsageError: if the id is unknown, or its spaces are not ``Discrete`` actions with a ``Box``
+            of observations: one-dimensional, or images of bytes, grey or RGB.
+        UnavailableError: if the environment, or resizing its images, needs a package that is not
+            installed. Any method that steps or resets raises it when the task is given up.
         DataError: from any method that steps or resets, if what an environment returns is not what
             its spaces say.
     """
 
-    stack_size = 1
     frame_skip = 1
-    frame_dtype: type[np.generic] = np.float32
 
     def __init__(
         self, task: str, *, num_envs: int, run_seed: int, with_picture: bool = False
@@ -70,6 +72,8 @@ class GymnasiumEnvs:
         self._with_picture = with_picture
         try:
             self._envs = [self._make(env) for env in range(num_envs)]
+        except ActorMimicError:
+            raise
         except gymnasium.error.DependencyNotInstalled as error:
             raise UnavailableError(f"cannot make the task {task!r}: {error}") from error
         except (gymnasium.error.Error, ImportError) as error:  # ImportError: `module:Name-v0`
@@ -79,25 +83,32 @@ class GymnasiumEnvs:
             said = f"{type(error).__name__}: {error}"
             raise UnavailableError(f"cannot make the task {task!r}: {said:.500}") from error
         action_space, obs_space = self._envs[0].action_space, self._envs[0].observation_space
+        image = _is_image(obs_space)
         if not isinstance(action_space, Discrete) or not (
-            isinstance(obs_space, Box) and len(obs_space.shape) == 1
+            isinstance(obs_space, Box) and (image or len(obs_space.shape) == 1)
         ):
             raise UsageError(
-                f"{task}: expected Discrete actions and a one-dimensional Box of observations, "
-                f"got {action_space} and {obs_space}"
+                f"{task}: expected Discrete actions and a one-dimensional Box of observations or "
+                f"one of images (bytes from 0 to 255, grey or RGB), got {action_space} and "
+                f"{obs_space}"
             )
         self._first_action = int(action_space.start)
         self.frame_shape: tuple[int, ...] = obs_space.shape
+        self.frame_dtype: type[np.generic] = np.uint8 if image else np.float32
+        self.stack_size = IMAGE_STACK if image else 1
         self.action_names = task_action_names(task, int(action_space.n))
         self._log = EpisodeLog(
             num_envs, run_seed=run_seed, task=task, num_actions=len(self.action_names)
         )
-        self._frames = np.zeros((num_envs, *self.frame_shape), dtype=np.float32)
+        self._frames = np.zeros((num_envs, *self.frame_shape), dtype=self.frame_dtype)
         self._num_steps = self._num_restarts = 0  # of all environments, in this process
         self._sent: Int64[np.ndarray, " envs"] | None = None
 
     def reset(self) -> Frames:
-        """Starts every environment's next episode; frames are float32 ``[envs, features]``."""
+        """Starts every environment's next episode.
+
+        Frames are float32 ``[envs, features]`` or uint8 ``[envs, 84, 84]``.
+        """
         everywhere = np.ones(self.num_envs, dtype=bool)
         return self._reset(everywhere, *self._log.start(everywhere))
 
@@ -169,11 +180,12 @@ class GymnasiumEnvs:
             env.close()
 
     def _make(self, env: int) -> gymnasium.Env[Any, Any]:
-        return gymnasium.make(
+        made = gymnasium.make(
             self.task.removeprefix(TASK_PREFIX),
             render_mode="rgb_array" if self._with_picture and env == 0 else None,
             disable_env_checker=True,  # it raises what we could not tell from a failure
         )
+        return _in_grey(made)
 
     def _reset(
         self,
@@ -200,7 +212,7 @@ class GymnasiumEnvs:
             return False
         return True
 
-    def _first_frame(self, env: int, seed: int) -> Float32[np.ndarray, " features"]:
+    def _first_frame(self, env: int, seed: int) -> Shaped[np.ndarray, "..."]:
         with _as_failure():
             returned = self._envs[env].reset(seed=seed)
         self._refuse_unless("reset", returned, _is_tuple(returned, 2), "observation and info")
@@ -210,7 +222,7 @@ class GymnasiumEnvs:
 
     def _step(
         self, env: int, action: int
-    ) -> tuple[Float32[np.ndarray, " features"], np.float32, bool, bool]:
+    ) -> tuple[Shaped[np.ndarray, "..."], np.float32, bool, bool]:
         self._num_steps += 1
         with _as_failure():
             returned = self._envs[env].step(self._first_action + action)
@@ -254,11 +266,14 @@ class GymnasiumEnvs:
                 f"{again}"
             ) from again
 
-    def _checked_frame(self, obs: Any) -> Float32[np.ndarray, " features"]:
+    def _checked_frame(self, obs: Any) -> Shaped[np.ndarray, "..."]:
         frame = np.asarray(obs)
-        fits = frame.shape == self.frame_shape and _is_real(frame)
-        self._refuse_unless("observation", obs, fits, f"numbers of shape {self.frame_shape}")
-        return self._finite_float32(frame)
+        image = self.frame_dtype is np.uint8
+        numbers = "bytes" if image else "numbers"
+        fits = frame.dtype == np.uint8 if image else _is_real(frame)
+        fits = fits and frame.shape == self.frame_shape
+        self._refuse_unless("observation", obs, fits, f"{numbers} of shape {self.frame_shape}")
+        return frame if image else self._finite_float32(frame)
 
     def _finite_float32(self, values: Any) -> Any:
         with np.errstate(over="ignore"):
@@ -294,3 +309,38 @@ def _is_tuple(returned: object, length: int) -> bool:
 
 def _is_real(values: np.ndarray) -> bool:
     return values.dtype.kind in "biuf"
+
+
+def _is_image(space: Any) -> bool:
+    """Whether it is one of grey or RGB images in bytes."""
+    return (
+        isinstance(space, Box)
+        and space.dtype == np.uint8
+        and len(space.shape) in (2, 3)
+        and space.shape[2:] in ((), (1,), (3,))
+        and bool(np.all(space.low == 0) and np.all(space.high == 255))
+    )
+
+
+def _in_grey(env: Any) -> Any:
+    """An environment of images with grey ones of 84 x 84; any other as it is.
+
+    Raises:
+        UnavailableError: if they are of another size, and OpenCV is not installed.
+    """
+    space = env.observation_space
+    if not _is_image(space):
+        return env
+    if space.shape[2:] == (3,):
+        env = GrayscaleObservation(env)
+    elif space.shape[2:] == (1,):
+        env = ReshapeObservation(env, space.shape[:2])
+    if space.shape[:2] == IMAGE_SHAPE:
+        return env
+    try:
+        return ResizeObservation(env, IMAGE_SHAPE)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UnavailableError(
+            f"images of {space.shape[0]} x {space.shape[1]} are resized by OpenCV, which is not "
+            "installed; install it with: pip install 'actor-mimic[images]'"
+        ) from error

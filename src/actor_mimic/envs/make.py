@@ -3,7 +3,7 @@
 from actor_mimic.envs.atari import AtariEnvs
 from actor_mimic.envs.gymnasium import TASK_PREFIX, GymnasiumEnvs
 from actor_mimic.envs.vector_step import VectorEnv
-from actor_mimic.protocols import Protocol
+from actor_mimic.protocols import Protocol, protocol_named
 
 
 def make_envs(
@@ -40,3 +40,18 @@ def make_envs(
         max_noops=protocol.max_noops,
         with_picture=with_picture,
     )
+
+
+def describe_task(task: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Shape of one observation of a task, stacked where it is an image, and names of its actions.
+
+    Raises:
+        UsageError, UnavailableError: as `make_envs`.
+    """
+    env = make_envs(task, num_envs=1, run_seed=0, protocol=protocol_named("paper"))
+    try:
+        stacked = len(env.frame_shape) > 1
+        shape = (env.stack_size, *env.frame_shape) if stacked else env.frame_shape
+        return shape, env.action_names
+    finally:
+        env.close()

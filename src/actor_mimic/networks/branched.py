@@ -28,14 +28,15 @@ class BranchedNetwork(nn.Module):
     Args:
         spec: of the torso and of the hidden layers behind it.
         num_actions: outputs of each branch.
-        generator: where the initial weights come from.
+        generator: where the initial weights come from; None leaves all of them without memory, as
+            in `QNetwork`.
 
     Raises:
         ConfigError: if the torso has no convolutions, or does not fit.
     """
 
     def __init__(
-        self, spec: TorsoSpec, num_actions: Sequence[int], *, generator: torch.Generator
+        self, spec: TorsoSpec, num_actions: Sequence[int], *, generator: torch.Generator | None
     ) -> None:
         super().__init__()
         with torch.device("meta"):
@@ -44,7 +45,8 @@ class BranchedNetwork(nn.Module):
             self.num_features = hidden[0].num_features
             self.hidden = nn.ModuleList(hidden)
             self.heads = nn.ModuleList(nn.Linear(self.num_features, n) for n in num_actions)
-        initialise(self, generator)
+        if generator is not None:
+            initialise(self, generator)
 
     def branch(self, number: int, maps: Float[Tensor, "batch maps"]) -> Output:
         """One task's scores and features, from what the torso made of its observations."""

@@ -32,7 +32,8 @@ class QNetwork(nn.Module):
         num_outputs: actions of the task (expert) or slots of the alphabet (student).
         num_quantiles: of each action's return; 1 is an ordinary Q-network. The output layer has
             the rows of one action side by side, lowest quantile first.
-        generator: where the initial weights come from.
+        generator: where the initial weights come from; None leaves all of them on the ``meta``
+            device, without memory, for weights that are to be loaded.
 
     Raises:
         ValueError: if there is not at least one quantile.
@@ -43,7 +44,7 @@ class QNetwork(nn.Module):
         spec: TorsoSpec,
         num_outputs: int,
         *,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
         num_quantiles: int = 1,
     ) -> None:
         super().__init__()
@@ -54,7 +55,8 @@ class QNetwork(nn.Module):
         with torch.device("meta"):
             self.torso = Torso(spec)
             self.head = nn.Linear(self.torso.num_features, num_outputs * num_quantiles)
-        initialise(self, generator)
+        if generator is not None:
+            initialise(self, generator)
 
     def forward(self, obs: Shaped[Tensor, "batch ..."]) -> Output:
         """Scores and features of raw observations."""
@@ -77,13 +79,13 @@ class QNetwork(nn.Module):
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> "QNetwork":
-        """A network of the recorded shape, its weights not yet loaded."""
+        """A network of the recorded shape, without memory for its weights."""
         return QNetwork(
             TorsoSpec.from_json(data["torso"]),
             int(data["num_outputs"]),
             # Descriptions from before there were quantiles do not mention them.
             num_quantiles=int(data.get("num_quantiles", 1)),
-            generator=torch.Generator(),
+            generator=None,
         )
 
     def _read(

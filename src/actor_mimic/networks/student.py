@@ -39,7 +39,8 @@ class Student(nn.Module):
         spec: the torso; with ``vectors``, its ``obs_shape`` is that of the tasks' observations
             taken one by one, and is replaced by what the encoders give.
         task_actions: action names of each task, in the task's own order.
-        generator: where the initial weights come from.
+        generator: where the initial weights come from; None leaves all of them without memory,
+            as in `QNetwork`.
         head: ``shared`` (the paper): actions of the same name have one output for all tasks;
             ``per_task`` (Rusu et al. 2016, arXiv:1511.06295): every task has outputs of its own;
             or ``branched``: hidden layers of its own as well, on shared convolutions.
@@ -56,7 +57,7 @@ class Student(nn.Module):
         spec: TorsoSpec,
         task_actions: Mapping[str, Sequence[str]],
         *,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
         head: str = "shared",
         vectors: Sequence[int] = (),
         scores_are_logits: bool = True,
@@ -86,7 +87,8 @@ class Student(nn.Module):
         for length in self.vectors.values():
             with torch.device("meta"):
                 encoder = _encoder(length, spec)
-            initialise(encoder, generator)
+            if generator is not None:
+                initialise(encoder, generator)
             self.encoders.append(encoder)
 
     def forward(self, inputs: Shaped[Tensor, "batch ..."]) -> Output:
@@ -193,12 +195,12 @@ class Student(nn.Module):
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Student":
-        """A student of the recorded shape, its weights not yet loaded."""
+        """A student of the recorded shape, without memory for its weights."""
         names = data["task_actions"]
         return Student(
             TorsoSpec.from_json(data["torso"]),
             {task: names[task] for task in data.get("tasks", names)},
-            generator=torch.Generator(),
+            generator=None,
             # Descriptions from before there was a choice do not mention it.
             head=data.get("head", "shared"),
             vectors=[int(length) for length in data.get("vectors", ())],

@@ -129,7 +129,8 @@ class RecipeReader:
             mine = [key for key in named if key in own]
             table = where if mine or not named else f"defaults.{stage.kind}"
             hint = ""
-            if str(error).startswith("unknown setting") and "did you mean" not in str(error):
+            unknown = str(error).startswith("unknown setting") and "did you mean" not in str(error)
+            if unknown and named:
                 # The settings know nothing of what a recipe adds to them.
                 hint = did_you_mean((mine or named)[0], (*STAGE_KEYS, *PARENT_KEYS.values()))
             self._fail(table, mine or named, f"stage {stage.name!r}: {error}{hint}")
@@ -325,7 +326,9 @@ class RecipeReader:
     ) -> None:
         for key in table:
             if key not in known:
-                self._fail(where, [key], f"unknown key {key!r} of {what}{did_you_mean(key, known)}")
+                self._fail(
+                    where, [key], f"unknown key {key!r:.100} of {what}{did_you_mean(key, known)}"
+                )
 
     def _fail(self, where: str, keys: Iterable[str], message: str) -> NoReturn:
         line = self._lines.find(where, list(keys))

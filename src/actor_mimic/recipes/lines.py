@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 
-_TABLE = re.compile(r"\s*(\[\[?)\s*([^\[\]#]+?)\s*\]\]?\s*(?:#.*)?")
+# A recipe may be a stranger's: neither pattern can match one text in two ways.
+_TABLE = re.compile(r"(\[\[?)([^\[\]#]+)\]\]?\s*(?:#.*)?")
 _KEY = re.compile(r"""\s*["']?([A-Za-z0-9_:.-]+?)["']?\s*=""")
 
 
@@ -22,9 +23,10 @@ class Lines:
         self._found: dict[tuple[str, str], int] = {}
         table, count = "", -1
         for number, line in enumerate(text.splitlines(), start=1):
-            header = _TABLE.fullmatch(line)
+            header = _TABLE.fullmatch(line.strip())
             if header is not None:
-                name = re.sub(r"\s*\.\s*", ".", header[2].replace('"', "").replace("'", ""))
+                parts = header[2].replace('"', "").replace("'", "").split(".")
+                name = ".".join(part.strip() for part in parts)
                 if header[1] == "[[" and name == "stage":
                     count += 1
                 table = f"stage.{count}{name.removeprefix('stage')}" if _is_stage(name) else name

@@ -48,6 +48,7 @@ parent the last checkpoint is taken; ``"student@best"`` takes the best one. A tr
 has its network; ``network``, ``width`` and ``norm`` among the defaults are for random weights.
 """
 
+import re
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -56,8 +57,14 @@ from actor_mimic.errors import ConfigError, DataError, UsageError, did_you_mean
 from actor_mimic.recipes.check import RecipeReader
 from actor_mimic.recipes.lines import Lines
 from actor_mimic.recipes.recipe import Recipe
+from actor_mimic.storage.durable import read_regular
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 16
+MAX_PARTS = 16
+
+_NAME = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
+_PART = re.compile(_NAME)
+_DOTTED = re.compile(rf"{_NAME}(?:[ \t]*\.[ \t]*{_NAME})*")
 
 
 def shipped_recipes() -> list[str]:
@@ -102,18 +109,34 @@ def parse_recipe(content: bytes, source: str) -> Recipe:
     """
     try:
         text = content.decode()
+        _check_depth(text, source)
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{source}: expected TOML, but {error}") from error
-    return RecipeReader(source, Lines(text)).recipe(table)
+        raise ConfigError(f"{source}: expected TOML, but {error!s:.300}") from error
+    try:
+        return RecipeReader(source, Lines(text)).recipe(table)
+    except RecursionError as error:  # of a message that shows tables in tables in tables
+        raise ConfigError(f"{source}: expected a few levels of tables, got far more") from error
+
+
+def _check_depth(text: str, source: str) -> None:
+    """Refuses names with many dots, over which Python's reader of TOML takes quadratic time.
+
+    Raises:
+        ConfigError: if there is one; text between quotes counts as well.
+    """
+    for chain in _DOTTED.finditer(text):
+        parts = len(_PART.findall(chain[0]))
+        if parts > MAX_PARTS:
+            raise ConfigError(
+                f"{source}: expected at most {MAX_PARTS} names with dots between, got {parts}: "
+                f"{chain[0]:.60}..."
+            )
 
 
 def _read(path: Path) -> bytes:
+    # A link that the user named is followed; what it leads to must be a file, and no pipe.
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise DataError(f"{path}: expected a recipe, got: {error.strerror}") from error
-    if len(content) > MAX_BYTES:
-        raise DataError(f"{path}: expected a recipe of at most {MAX_BYTES} bytes, got more")
-    return content
+        return read_regular(path.resolve(), max_bytes=MAX_BYTES)
+    except (DataError, OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{path}: expected a recipe, but {error}") from error

@@ -1,5 +1,6 @@
 """What the replays of a recipe's stages will take, known before the first of them starts."""
 
+import functools
 from collections.abc import Callable, Iterable
 
 import torch
@@ -9,6 +10,7 @@ from actor_mimic.compute import require_memory
 from actor_mimic.config import Config, DistillConfig, EvaluateConfig, MultitaskDQNConfig
 from actor_mimic.envs.atari import AtariEnvs
 from actor_mimic.envs.gymnasium import TASK_PREFIX
+from actor_mimic.envs.make import describe_task
 from actor_mimic.learner_config import DQNConfig
 from actor_mimic.networks.torsos import SHAPES
 from actor_mimic.recipes.recipe import Job
@@ -34,7 +36,7 @@ def check_memory(jobs: Iterable[Job], notice: Callable[[str], None]) -> None:
 
 
 def replay_bytes(config: Config | EvaluateConfig) -> int:
-    """Memory of a stage's replays in Atari games; other tasks' vectors are too small to count.
+    """Memory of a stage's replays of images; vectors are too small to count.
 
     Teachers are taken to be as wide as the student, which is known before they exist.
     """
@@ -50,16 +52,22 @@ def replay_bytes(config: Config | EvaluateConfig) -> int:
         learner = config.learner
         each = _bytes(learner.num_envs, learner.replay_capacity_steps)
         return _games(config.tasks) * each
-    if isinstance(config, EvaluateConfig) or config.task.startswith(TASK_PREFIX):
+    if isinstance(config, EvaluateConfig):
         return 0
     learner = config.learner
-    if not isinstance(learner, DQNConfig):
+    if not isinstance(learner, DQNConfig) or not _shows_images(config.task):
         return 0
     return _bytes(learner.num_envs, learner.replay_capacity_steps)
 
 
 def _games(tasks: Iterable[str]) -> int:
-    return sum(not task.startswith(TASK_PREFIX) for task in tasks)
+    return sum(map(_shows_images, tasks))
+
+
+@functools.cache
+def _shows_images(task: str) -> bool:
+    """Whether it does; all images are as large as Atari's."""
+    return not task.startswith(TASK_PREFIX) or len(describe_task(task)[0]) > 1
 
 
 def _bytes(

@@ -217,6 +217,11 @@ def _check_paths(recipe: Recipe) -> None:
 
 
 def _check_owner(recipe: Recipe, run_dir: Path) -> None:
+    for stage in recipe.stages:
+        if (run_dir / stage.name).is_symlink():
+            raise CannotCreateError(
+                f"{run_dir / stage.name}: expected a directory, got a symbolic link"
+            )
     if not os.path.lexists(run_dir / RECIPE):
         return
     stored = read_run_json(run_dir, RECIPE)

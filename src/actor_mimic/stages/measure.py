@@ -15,7 +15,7 @@ from actor_mimic.stages.evaluate import (
     play_games,
 )
 from actor_mimic.storage.checkpoint import Checkpoint
-from actor_mimic.storage.durable import json_bytes, replace_file
+from actor_mimic.storage.durable import json_bytes, make_directory, replace_file
 from actor_mimic.storage.records import Record
 from actor_mimic.storage.run_dir import installed_versions, read_run_json, slug
 from actor_mimic.storage.shipped import PREFIX, name_of_model, read_shipped
@@ -122,7 +122,7 @@ def measure(
         result["claimed_score"] = claimed
     target = measuring.directory / file_name
     try:
-        target.parent.mkdir(exist_ok=True)
+        make_directory(target.parent)
         replace_file(target, json_bytes(result))
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error}") from error

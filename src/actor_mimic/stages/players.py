@@ -15,7 +15,7 @@ from actor_mimic.networks.student import Student
 from actor_mimic.stages.evaluate import Act
 from actor_mimic.storage.checkpoint import Checkpoint
 from actor_mimic.teachers.callables import CallableTeacher, TeacherSource
-from actor_mimic.teachers.own import load_teachers
+from actor_mimic.teachers.own import check_task, load_teachers
 from actor_mimic.teachers.teacher import Teacher
 
 
@@ -60,7 +60,13 @@ def players_when_asked(
     """A policy per task, all of one network, which is loaded when the first is asked to act."""
     if checkpoint is None:
         return dict.fromkeys(tasks)
-    teachers = functools.cache(lambda: load_teachers(checkpoint, tasks, compute))
+
+    @functools.cache
+    def teachers() -> dict[str, Teacher]:
+        loaded = load_teachers(checkpoint, tasks, compute)
+        for teacher in loaded.values():
+            check_task(teacher)
+        return loaded
 
     def player(task: str) -> Act:
         def act(obs: Shaped[Tensor, "envs ..."]) -> Int64[np.ndarray, " envs"]:

@@ -29,12 +29,12 @@ from actor_mimic.storage.durable import (
     TEMPORARY,
     fault_point,
     json_bytes,
+    make_directory,
     parse_json,
     read_regular,
     replace_file,
-    sync_path,
 )
-from actor_mimic.storage.manifest import MANIFEST, check_files, read_manifest
+from actor_mimic.storage.manifest import MANIFEST, check_files, check_tasks, read_manifest
 from actor_mimic.storage.naming import (
     checkpoint_name,
     find_checkpoints,
@@ -102,7 +102,7 @@ class Checkpoint:
     @property
     def tasks(self) -> dict[str, list[str]]:
         """Tasks that the model plays, each with the names of its actions in the task's order."""
-        return self._get("tasks", dict)
+        return check_tasks(self._get("tasks", dict), path=self.path / MANIFEST)
 
     @property
     def parents(self) -> list[Any]:
@@ -212,9 +212,8 @@ def write_checkpoint(
     target = directory / checkpoint_name(step)
     temporary = directory / f"{TEMPORARY}{os.getpid()}-{target.name}"
     try:
-        if not directory.is_dir():
-            directory.mkdir(parents=True)
-            sync_path(directory.parent)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         fault_point("save-directory-made")

@@ -17,6 +17,7 @@ broken disk raises (``enospc``, ``eio``).
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -96,17 +97,25 @@ def json_bytes(content: Any) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode("ascii")
 
 
-def parse_json(content: bytes, *, path: Path) -> Any:
+def parse_json(content: bytes, *, path: Path | str) -> Any:
     """Parse untrusted JSON.
 
     Raises:
-        DataError: if it is none, or nested too deeply; names ``path``.
+        DataError: if it is none, nested too deeply, or has a number that is not finite, which
+            Python's parser would make of ``NaN`` and of ``1e999``; names ``path``.
     """
     try:
-        return json.loads(content)
+        return json.loads(content, parse_constant=_finite, parse_float=_finite)
     # RecursionError is how the parser answers ten thousand opening brackets.
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: expected JSON, but {error}") from error
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text:.40} is no finite number")
+    return number
 
 
 @contextmanager
@@ -156,6 +165,19 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory inside one of ours, unless it is there.
+
+    Raises:
+        OSError: also if there is a link of that name, which may lead anywhere.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "expected a directory, got a symbolic link", str(path))
+    if not path.is_dir():
+        path.mkdir()
+        sync_path(path.parent)
 
 
 def write_new(path: Path, content: bytes) -> None:

@@ -28,6 +28,8 @@ SCHEMA_VERSION = 1
 MANIFEST = "MANIFEST.json"
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_TENSOR_HEADER_BYTES = 1 << 20
+MAX_TASKS = 1024
+MAX_ACTIONS = 256  # as many as environments take
 RESERVED_KEYS = frozenset({"schema", "step", "files", "segments", "manifest_sha256"})
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -107,6 +109,20 @@ def check_files(directory: Path, manifest: Mapping[str, Any], *, hashed: frozens
             check_tensor_header(path)
 
 
+def check_tasks(tasks: dict[str, Any], *, path: Path) -> dict[str, list[str]]:
+    """The tasks that a manifest names, if they are so many that a network can play them.
+
+    Raises:
+        DataError: if they are not names of tasks, each with the names of its actions.
+    """
+    if not 0 < len(tasks) <= MAX_TASKS or not all(map(_are_actions, tasks.values())):
+        raise DataError(
+            f"{path}: expected 1 to {MAX_TASKS} tasks, each with the different names of 1 to "
+            f"{MAX_ACTIONS} actions, got {tasks!r:.200}"
+        )
+    return tasks
+
+
 def check_tensor_header(path: Path) -> None:
     """Make sure that a safetensors file claims no header that would take much memory to parse.
 
@@ -136,6 +152,15 @@ def regular_size(path: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{path}: expected a regular file, got something else")
     return status.st_size
+
+
+def _are_actions(names: Any) -> bool:
+    return (
+        isinstance(names, list)
+        and 0 < len(names) <= MAX_ACTIONS
+        and all(isinstance(name, str) for name in names)
+        and len(set(names)) == len(names)
+    )
 
 
 def _check_own_hash(manifest: Mapping[str, Any], raw: bytes, path: Path) -> None:

@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from actor_mimic.errors import CannotCreateError, DataError, StorageError
-from actor_mimic.storage.durable import open_regular, replace_file
+from actor_mimic.storage.durable import open_regular, parse_json, replace_file
 
 NON_FINITE = frozenset({"nan", "inf", "-inf"})
+MAX_FILE_BYTES = 1 << 30
+MAX_LINE_BYTES = 1 << 20
+LARGEST_WHOLE = 2**63 - 1
 
 Value = float | int | str | None
 
@@ -176,10 +179,7 @@ def decode_record(line: bytes, *, place: str) -> Record:
     Raises:
         DataError: if it is no record.
     """
-    try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: expected a record in JSON, but {error}") from error
+    content = parse_json(line, path=place)
     if not _is_record(content):
         raise DataError(
             f"{place}: expected kind, step, update, wall_s and values, got {content!r:.100}"
@@ -211,19 +211,36 @@ def _is_record(content: Any) -> bool:
         and type(content["update"]) is int
         and type(content["wall_s"]) in (int, float)
         and isinstance(content["values"], dict)
+        and all(map(_is_number, (content["step"], content["update"], content["wall_s"])))
         and all(
-            value is None or isinstance(value, float | int | str)
+            value is None or isinstance(value, str) or _is_number(value)
             for value in content["values"].values()
         )
     )
 
 
+def _is_number(value: Any) -> bool:
+    """Whether it is one that a float can have; JSON's whole numbers are of any length."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) <= LARGEST_WHOLE)
+
+
 def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Numbered lines, from 1, without a torn last one."""
     with open_regular(path) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
-        for number, line in enumerate(file, start=1):
+        size = os.fstat(descriptor).st_size
+        if size > MAX_FILE_BYTES:
+            raise DataError(
+                f"{path}: expected at most {MAX_FILE_BYTES} bytes of records, got {size}"
+            )
+        number = 0
+        while line := file.readline(MAX_LINE_BYTES):
+            number += 1
             if line.endswith(b"\n"):
                 yield number, line
+            elif len(line) == MAX_LINE_BYTES and file.read(1):
+                raise DataError(
+                    f"{path}:{number}: expected a record of at most {MAX_LINE_BYTES} bytes"
+                )
 
 
 def _end_of_last_line(descriptor: int, end: int) -> int:

@@ -41,6 +41,7 @@ from actor_mimic.storage.durable import (
     is_plain_name,
     is_plain_path,
     json_bytes,
+    make_directory,
     parse_json,
     read_regular,
     replace_file,
@@ -133,9 +134,8 @@ class RunDir:
         path = self._file(name)
         encoded = json_bytes(content)
         try:
-            if not path.parent.is_dir():
-                path.parent.mkdir()
-                sync_path(self.path)
+            if path.parent != self.path:
+                make_directory(path.parent)
             replace_file(path, encoded)
         except OSError as error:
             raise StorageError(f"cannot write {path}: {error}") from error
@@ -285,8 +285,7 @@ def _make_directory(path: Path) -> None:
         if not path.is_dir():
             path.mkdir(parents=True, exist_ok=True)
             sync_path(path.parent)
-        (path / "checkpoints").mkdir(exist_ok=True)
-        sync_path(path)
+        make_directory(path / "checkpoints")
     except OSError as error:
         raise CannotCreateError(f"cannot make the run directory {path}: {error}") from error
 

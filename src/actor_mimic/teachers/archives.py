@@ -29,7 +29,7 @@ from actor_mimic.errors import DataError, UnsafeError
 from actor_mimic.storage.durable import open_regular
 
 MAX_FILE_BYTES = 1 << 30
-MAX_WEIGHTS_BYTES = 512 << 20
+MAX_WEIGHTS_BYTES = 512 << 20  # once decoded, and in the file that they are decoded from
 MAX_MEMBERS = 1024
 MAX_SIGNATURES = 8 * MAX_MEMBERS  # of members in the whole file, archives inside it included
 MAX_RATIO = 100  # deflate reaches 1,000 on zeros; weights hardly shrink at all
@@ -95,7 +95,7 @@ def open_foreign(path: Path) -> ForeignFile:
             kind, weights = _open_zip(path, file, size)
             return ForeignFile(path, kind, sha256, weights)
         if start[8:9] == b"{":
-            return ForeignFile(path, "safetensors", sha256, _read_safetensors(path, file, size))
+            return ForeignFile(path, "safetensors", sha256, read_safetensors(path, file, size))
         if start[:1] == b"\x80" or _is_pickle(file) or b"ustar" in _peek(file, 257, 5):
             _unsafe(
                 path,
@@ -276,7 +276,18 @@ def _check_pickle(path: Path, content: bytes) -> None:
             _unsafe(path, "a pickle of tensors", f"a call of {argument!r:.100}")
 
 
-def _read_safetensors(path: Path, file: io.BufferedIOBase, size: int) -> bytes:
+def read_safetensors(path: Path, file: io.BufferedIOBase, size: int) -> bytes:
+    """The bytes of a safetensors file whose header is bounded and names every tensor once.
+
+    Args:
+        path: for messages.
+        file: of which all is read.
+        size: its bytes.
+
+    Raises:
+        UnsafeError: if its header is larger than any honest one, or says something twice.
+        DataError: if that is no JSON.
+    """
     length = int.from_bytes(_peek(file, 0, 8), "little")
     if length > MAX_HEADER_BYTES:
         _unsafe(path, f"a header of at most {MAX_HEADER_BYTES} bytes", f"{length}")

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actor_mimic.envs.make import make_envs
+from actor_mimic.envs.make import describe_task
 from actor_mimic.errors import CannotCreateError, ConfigError, DataError, check_choice
 from actor_mimic.networks.layered import ACTIVATIONS, LayeredNetwork
-from actor_mimic.protocols import protocol_named
 from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint, write_checkpoint
 from actor_mimic.storage.durable import file_sha256, parse_json, read_regular
 from actor_mimic.storage.naming import find_checkpoints
@@ -69,7 +68,7 @@ def import_teacher(
     if options.claimed_score is not None and not math.isfinite(options.claimed_score):
         raise ConfigError(f"the claimed score must be finite, got {options.claimed_score}")
     weights = read_weights(path)
-    shape, actions = _task(options.task)
+    shape, actions = describe_task(options.task)
     imported = _recognise(weights, str(path), shape, len(actions), options)
     imported = _normalised(imported, options.obs_stats)
     network = build(imported, str(path))
@@ -102,17 +101,6 @@ def import_teacher(
         state={},
         manifest=manifest | {"versions": installed_versions()},
     )
-
-
-def _task(task: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """What a task shows, and what can be done in it."""
-    env = make_envs(task, num_envs=1, run_seed=0, protocol=protocol_named("paper"))
-    try:
-        stacked = len(env.frame_shape) > 1
-        shape = (env.stack_size, *env.frame_shape) if stacked else env.frame_shape
-        return shape, env.action_names
-    finally:
-        env.close()
 
 
 def _recognise(

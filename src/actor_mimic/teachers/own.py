@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from actor_mimic.compute import Compute
 from actor_mimic.envs.gymnasium import TASK_PREFIX
-from actor_mimic.errors import DataError, did_you_mean
+from actor_mimic.envs.make import describe_task
+from actor_mimic.errors import ConfigError, DataError, did_you_mean
 from actor_mimic.networks.layered import LayeredNetwork
 from actor_mimic.networks.q_network import Output, QNetwork
 from actor_mimic.networks.student import Student
@@ -16,24 +18,44 @@ from actor_mimic.teachers.teacher import Teacher
 
 Network = QNetwork | Student | LayeredNetwork
 
+# What building a network from any JSON may raise.
+_DESCRIBES_NONE = (
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    RuntimeError,
+    ConfigError,
+)
+
 
 def load_network(checkpoint: Checkpoint) -> Network:
     """The network that a checkpoint holds, on the CPU.
 
+    Nothing is taken on trust, as the checkpoint may be a stranger's: the network that its manifest
+    describes gets no memory before its tensors have been found to fit.
+
     Raises:
-        DataError: if its tensors do not fit the network that its manifest describes.
+        DataError: if its tensors do not fit the network that its manifest describes, or that one
+            not the tasks that it names.
     """
     description = checkpoint.network
     try:
         network: Network
         if checkpoint.kind == "student":
+            if description.get("task_actions") != checkpoint.tasks:
+                raise ValueError("its student plays other tasks than it names")
             network = Student.from_json(description)
         elif checkpoint.kind == "import":
             network = LayeredNetwork.from_json(description)
         else:
             network = QNetwork.from_json(description)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{checkpoint.path}: the manifest describes no network: {error}") from error
+    except _DESCRIBES_NONE as error:
+        raise DataError(
+            f"{checkpoint.path}: the manifest describes no network: {error!s:.300}"
+        ) from error
+    _check_outputs(network, checkpoint)
     load_tensors(network, checkpoint.load_tensors("model"), str(checkpoint.path))
     return network
 
@@ -42,7 +64,8 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], source: str)
     """Loads weights after comparing every name and shape, so that nothing is half loaded.
 
     Raises:
-        DataError: listing what was expected and what came.
+        DataError: listing what was expected and what came; if something is not finite, or not a
+            float where the network has floats.
     """
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
@@ -53,6 +76,12 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], source: str)
             if expected.get(name) != found.get(name)
         ]
         raise DataError("\n".join([f"{source}: the tensors do not fit the network", *lines]))
+    for name, value in network.state_dict().items():
+        tensor = tensors[name]
+        if tensor.dtype.is_floating_point != value.dtype.is_floating_point or tensor.is_complex():
+            raise DataError(f"{source}: expected {name} of {value.dtype}, got {tensor.dtype}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise DataError(f"{source}: expected finite weights, got NaN or infinity in {name}")
     if any(tensor.is_meta for tensor in network.state_dict().values()):
         network.to_empty(device="cpu")
     network.load_state_dict(dict(tensors))
@@ -87,6 +116,21 @@ def tasks_in_file(checkpoint: Checkpoint) -> tuple[str, ...]:
     return tuple(checkpoint.tasks)
 
 
+def check_task(teacher: Teacher) -> None:
+    """Refuses a network that does not fit its task as it is here.
+
+    Raises:
+        DataError: with what the checkpoint says, and what the task has.
+        UsageError, UnavailableError: if there is no such task.
+    """
+    obs_shape, action_names = describe_task(teacher.task)
+    if (teacher.obs_shape, teacher.action_names) != (obs_shape, action_names):
+        raise DataError(
+            f"{teacher.task}: the checkpoint reads {teacher.obs_shape} and has the actions "
+            f"{teacher.action_names!r:.300}, the task shows {obs_shape} and has {action_names}"
+        )
+
+
 def load_teacher(checkpoint: Checkpoint, task: str, compute: Compute) -> Teacher:
     """A checkpoint as the teacher of one of its tasks; see `load_teachers`."""
     return load_teachers(checkpoint, [task], compute)[task]
@@ -106,6 +150,18 @@ def load_teachers(
     compute.place(network)
     network.requires_grad_(False)
     return {task: _teacher(checkpoint, task, network, compute) for task in tasks}
+
+
+def _check_outputs(network: Network, checkpoint: Checkpoint) -> None:
+    """One output for each action, where there is one task; a student's follow from its tasks."""
+    if isinstance(network, Student):
+        return
+    found = network.spec.num_outputs if isinstance(network, LayeredNetwork) else network.num_outputs
+    if [len(names) for names in checkpoint.tasks.values()] != [found]:
+        raise DataError(
+            f"{checkpoint.path}: expected one task of {found} actions, as its network has, got "
+            f"{checkpoint.tasks!r:.300}"
+        )
 
 
 def _teacher(checkpoint: Checkpoint, task: str, network: Network, compute: Compute) -> Teacher:

@@ -65,7 +65,7 @@ class Evaluate:
         from actor_mimic.protocols import protocol_named
         from actor_mimic.stages.evaluate import evaluation_json
         from actor_mimic.stages.measure import RANDOM, Measuring
-        from actor_mimic.teachers.own import load_teachers, tasks_in_file
+        from actor_mimic.teachers.own import check_task, load_teachers, tasks_in_file
 
         if self.episodes < 1:
             raise UsageError(f"--episodes must be at least 1, got {self.episodes}")
@@ -81,6 +81,8 @@ class Evaluate:
         compute = choose_compute(self.device)
         compute.start()
         teachers = {} if checkpoint is None else load_teachers(checkpoint, tasks, compute)
+        for teacher in teachers.values():
+            check_task(teacher)
         scores = {}
         with StageProgress("evaluate", 0) as progress:
             measuring = Measuring(
@@ -134,7 +136,7 @@ class Play:
         from actor_mimic.compute import choose_compute
         from actor_mimic.protocols import protocol_named
         from actor_mimic.stages.films import record_film
-        from actor_mimic.teachers.own import load_teacher, tasks_in_file
+        from actor_mimic.teachers.own import check_task, load_teacher, tasks_in_file
 
         protocol = protocol_named(self.protocol)
         epsilon = protocol.evaluation_epsilon if self.epsilon is None else self.epsilon
@@ -153,6 +155,7 @@ class Play:
             (task,) = tasks_in_file(checkpoint)
         _check_task(task, checkpoint)
         teacher = load_teacher(checkpoint, task, choose_compute("cpu"))
+        check_task(teacher)
         film = record_film(
             teacher.act,
             task,

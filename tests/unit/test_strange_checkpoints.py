@@ -1,0 +1,81 @@
+"""Our own checkpoints from strangers, every hash right: what does not fit is refused and told.
+
+What they do to memory, names and numbers is row D6 (`test_hostile_rows`).
+"""
+
+import pytest
+import torch
+
+from actor_mimic.config import EvaluateConfig
+from actor_mimic.errors import DataError
+from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.networks.student import Student
+from actor_mimic.stages.launch import Launch, run_evaluate
+from actor_mimic.storage.checkpoint import read_checkpoint
+from actor_mimic.teachers.own import load_network
+from actor_mimic.verbs.look import Evaluate, Play
+from benchmarks.faults.forgery import ACTIONS, CARTPOLE, expert, forge, student
+
+ACROBOT = "gym:Acrobot-v1"
+THREE = [f"{ACROBOT}/{index}" for index in range(3)]
+
+
+def evaluated(path, tmp_path):
+    return list(run_evaluate(EvaluateConfig(episodes=1), Launch(tmp_path / "run"), path))
+
+
+@pytest.mark.parametrize(
+    ("manifest", "came", "expected"),
+    [
+        ({"tasks": {CARTPOLE: ACTIONS[::-1]}}, "CartPole-v1/1', 'gym:CartPole-v1/0'", "CartPole"),
+        ({"tasks": {ACROBOT: ACTIONS}}, r"reads \(4,\).*CartPole-v1/1'", r"shows \(6,\).*bot-v1/2"),
+    ],
+)
+def test_a_network_for_other_actions_or_observations_is_not_played(
+    tmp_path, manifest, came, expected
+):
+    path = forge(expert(tmp_path / "honest"), tmp_path / "forged", manifest=manifest)
+    match = f"the checkpoint .*{came}.*the task .*{expected}"
+
+    with pytest.raises(DataError, match=match):
+        evaluated(read_checkpoint(path), tmp_path)
+    with pytest.raises(DataError, match=match):
+        Evaluate(str(path), episodes=1).run()
+    with pytest.raises(DataError, match=match):
+        Play(str(path), tmp_path / "film.mp4").run()
+    assert not (tmp_path / "film.mp4").exists()
+
+
+def test_an_honest_one_is_played(tmp_path):
+    (record,) = evaluated(read_checkpoint(expert(tmp_path / "honest")), tmp_path)
+
+    assert record.values[f"{CARTPOLE}/episodes"] == 1
+
+
+def test_a_student_plays_the_tasks_that_it_names(tmp_path):
+    honest = student(tmp_path / "honest")
+    two = {CARTPOLE: ACTIONS, ACROBOT: THREE}
+    path = forge(honest, tmp_path / "forged", manifest={"tasks": two})
+
+    with pytest.raises(DataError, match="plays other tasks than it names"):
+        load_network(read_checkpoint(path))
+
+
+def test_what_is_described_gets_memory_only_when_its_weights_fit(tmp_path, monkeypatch):
+    """A width of 1,000 would take 66 GB, and drawing its weights minutes."""
+    torso = {"kind": "mlp", "obs_shape": [4], "width": 1000.0, "norm": "none"}
+    described = {"torso": torso, "num_outputs": 2, "task_actions": {CARTPOLE: ACTIONS}}
+    forged = []
+    for make in (expert, student):
+        path = make(tmp_path / make.__name__)
+        forged.append(forge(path, tmp_path / f"forged-{make.__name__}", network={"torso": torso}))
+    given = []
+    monkeypatch.setattr(torch.nn.Module, "to_empty", lambda *_, **__: given.append(1))
+
+    for cls in (QNetwork, Student):
+        network = cls.from_json(described)
+        assert all(parameter.is_meta for parameter in network.parameters())
+    for path in forged:
+        with pytest.raises(DataError, match="do not fit the network"):
+            load_network(read_checkpoint(path))
+    assert not given
