@@ -8,7 +8,7 @@ SB3_VENV := .venv-sb3
 SB3_INSTALLED := $(SB3_VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format docs bench faults clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -29,11 +29,17 @@ format: $(INSTALLED) ## Format the code and apply the safe fixes of the linter
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(INSTALLED) ## Build the documentation into docs/_build, warnings are errors
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+
 bench: $(INSTALLED) $(SB3_INSTALLED) ## Measure speed and memory, and Stable-Baselines3 beside them
 	$(BIN)/python -m benchmarks
 
+faults: $(INSTALLED) ## Break runs in every way that is promised to be survived, and count
+	$(BIN)/python -m benchmarks.faults
+
 clean: ## Remove the virtual environments and caches; runs stay
-	rm -rf $(VENV) $(SB3_VENV) .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(SB3_VENV) docs/_build .pytest_cache .ruff_cache .import_linter_cache
 
 # The stamp is written last, so that an interrupted installation is done again.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -1,6 +1,6 @@
 """How fast the learning loops run, each beside its floor.
 
-    python -m benchmarks.loops [pqn dqn distill] [--seconds 8] [--repeats 3] [--game assault]
+    python -m benchmarks.loops [NAME ...] [--seconds 8] [--repeats 3] [--game assault]
 
 A loop cannot be much faster than its emulation, its acting and its updates done one after the
 other in bare libraries, so that sum is its floor (`benchmarks.floors`). Each loop and its floor are
@@ -18,7 +18,7 @@ from benchmarks.processes import MeasurementError, run_own
 from benchmarks.summary import print_loops, print_verdicts, verdicts, write_results
 from benchmarks.workloads import WORKLOADS
 
-NAMES = ("pqn", "dqn", "distill")
+NAMES = ("pqn", "dqn", "distill", "distill-nature")
 
 
 def measure_loop(name: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -42,16 +42,16 @@ PART_SHARE = 1 / 8  # of the loop's time, for each part alone
 
 
 def make_state(config: ExpertConfig | DistillConfig, compute: Compute) -> State:
-    """A stage before its first step; a student gets an untrained teacher of its own size."""
+    """A stage before its first step; a student gets untrained teachers of its own shape."""
     if isinstance(config, ExpertConfig):
         env = make_task_envs(config, compute)
         return expert_state(config, compute, env, fresh_network(config, env))
-    return DistillState(config, compute, [_teacher(config, compute)])
+    return DistillState(config, compute, [_teacher(game, config, compute) for game in config.tasks])
 
 
-def _teacher(config: DistillConfig, compute: Compute) -> Teacher:
-    (game,) = config.tasks
-    expert = build_config("expert", {"task": game, "num_envs": 4})
+def _teacher(game: str, config: DistillConfig, compute: Compute) -> Teacher:
+    shape = {"width": config.network.width, "norm": config.network.norm}
+    expert = build_config("expert", {"task": game, "algorithm": "dqn", **shape})
     assert isinstance(expert, ExpertConfig)
     env = make_task_envs(expert, compute)
     network = fresh_network(expert, env)

@@ -68,6 +68,10 @@ def verdicts(rounds: Sequence[Round]) -> list[Verdict]:
         if workload.least_of_floor is not None:
             target, measured = f"{workload.title}: of its floor", median(rounds, of_floor(name))
             result.append(Verdict(target, "at least", workload.least_of_floor, measured))
+        if workload.least_steps_per_s is not None:
+            target = f"{workload.title}: steps/s"
+            measured = median(rounds, lambda one, n=name: one["loops"][n]["steps_per_s"])
+            result.append(Verdict(target, "at least", workload.least_steps_per_s, measured))
     for name, least in LEAST_OF_SB3.items():
         if rounds[0].get("sb3"):
             target = f"{WORKLOADS[name].title}: times SB3's steps/s"

@@ -1,7 +1,8 @@
 """What is measured: learning loops by name, each as the configuration of a stage.
 
-``pqn``, ``dqn`` and ``distill`` are the stages as they come. The two others are DQN on Pong with
-the hyper-parameters of RL Baselines3 Zoo, for the comparison with Stable-Baselines3 (`sb3`); they
+``pqn``, ``dqn`` and ``distill`` are the stages as they come; ``distill-nature`` has the Nature
+network itself and trains one sample per step. The two others are DQN on Pong with the
+hyper-parameters of RL Baselines3 Zoo, for the comparison with Stable-Baselines3 (`sb3`); they
 replay 8 samples per step as SB3 does, and have a network of the same size. What they share with
 SB3, and what is free, stands in `benchmarks.sb3`.
 """
@@ -26,6 +27,7 @@ class Workload:
         values: settings of the stage that differ from its defaults.
         warm_steps: taken before the clock starts; learning has begun by then.
         least_of_floor: the ratio to the floor that the loop must reach; None for no target.
+        least_steps_per_s: the speed that it must reach on two cores; None for no target.
         game: fixed; empty for the one that the user chooses.
     """
 
@@ -34,6 +36,7 @@ class Workload:
     values: dict[str, Any]
     warm_steps: int
     least_of_floor: float | None = None
+    least_steps_per_s: float | None = None
     game: str = ""
 
     def config(self, game: str) -> Config:
@@ -84,6 +87,19 @@ WORKLOADS = {
         {"learning_starts_steps": 500},
         warm_steps=800,
         least_of_floor=0.8,
+    ),
+    "distill-nature": Workload(
+        "distillation, Nature network",
+        "distill",
+        {
+            "width": 1.0,
+            "norm": "none",
+            "samples_per_step": 1.0,
+            "learning_starts_steps": 500,
+        },
+        warm_steps=800,
+        least_of_floor=0.8,
+        least_steps_per_s=1_100.0,
     ),
     # All environments step together, so that one update per 4 steps leaves room for 4 of them.
     "dqn-like-sb3": Workload(

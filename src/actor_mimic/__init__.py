@@ -20,10 +20,13 @@ _HOME = {
     "QNetwork": "actor_mimic.networks.q_network",
     "Student": "actor_mimic.networks.student",
     "Teacher": "actor_mimic.teachers.teacher",
+    "distill": "actor_mimic.verbs.functions",
     "feature_regression_loss": "actor_mimic.losses",
     "load": "actor_mimic.teachers.player",
     "make_envs": "actor_mimic.envs.make",
     "policy_regression_loss": "actor_mimic.losses",
+    "train_expert": "actor_mimic.verbs.functions",
+    "transfer": "actor_mimic.verbs.functions",
 }
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604  (the names are the keys above)

@@ -14,8 +14,9 @@ import tyro
 from actor_mimic import __version__
 from actor_mimic.errors import ActorMimicError, Interrupted, UsageError, did_you_mean
 from actor_mimic.verbs.arguments import notice
+from actor_mimic.verbs.check import Verify
 from actor_mimic.verbs.foreign import Import
-from actor_mimic.verbs.learn import Distill, Run, TrainExpert, Transfer
+from actor_mimic.verbs.learn import Distill, MultitaskDQN, Run, TrainExpert, Transfer
 from actor_mimic.verbs.look import Doctor, Evaluate, Games, Play, Report, Show
 from actor_mimic.verbs.zoo import Zoo
 
@@ -41,11 +42,13 @@ VERBS: dict[str, type[Verb]] = {
     "run": Run,
     "train-expert": TrainExpert,
     "distill": Distill,
+    "multitask-dqn": MultitaskDQN,
     "transfer": Transfer,
     "import": Import,
     "evaluate": Evaluate,
     "play": Play,
     "show": Show,
+    "verify": Verify,
     "report": Report,
     "zoo": Zoo,
     "games": Games,

@@ -7,9 +7,8 @@ updates (one optimiser step), as their names say.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 from actor_mimic.errors import ConfigError, check_choice, did_you_mean
@@ -20,7 +19,14 @@ from actor_mimic.learner_config import (
     check_learner,
     check_replay,
 )
-from actor_mimic.presets import DEFAULT_PRESET, DISTILL_PRESETS, PRESETS, with_preset
+from actor_mimic.presets import (
+    DEFAULT_PRESET,
+    DISTILL_PRESETS,
+    MULTITASK_PRESETS,
+    PRESETS,
+    with_preset,
+)
+from actor_mimic.setting_types import as_type
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class ScheduleConfig:
     final_episodes: int = 30  # 0: no final figure; a student's teachers are not measured either
     checkpoint_every_steps: int = 250_000
     checkpoint_replay: str = "full"  # or "none": smaller checkpoints, and resume is not exact
+    keep_every_steps: int = 0  # checkpoints to keep besides the newest two and the best
 
 
 @dataclass(frozen=True)
@@ -119,8 +126,7 @@ class DistillConfig:
         return self.steps_per_task * len(self.tasks)
 
     def __post_init__(self) -> None:
-        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
-            raise ConfigError(f"tasks must be different and at least one, got {self.tasks}")
+        _check_tasks(self.tasks)
         _check_positive(self)
         _check_schedule(self.schedule)
         for setting, choices in _DISTILL_CHOICES.items():
@@ -141,6 +147,40 @@ class DistillConfig:
 
 
 @dataclass(frozen=True)
+class MultitaskDQNConfig:
+    """One network learns several tasks by reinforcement.
+
+    Whatever the learner counts, steps, environments or examples, it counts for each task.
+    """
+
+    tasks: tuple[str, ...]
+    steps_per_task: int = 1_000_000
+    seed: int = 0
+    protocol: str = "paper"
+    head: str = "shared"  # or "per_task", or "branched": hidden layers for each task as well
+    learner: DQNConfig = field(default_factory=DQNConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps over all tasks."""
+        return self.steps_per_task * len(self.tasks)
+
+    def __post_init__(self) -> None:
+        _check_tasks(self.tasks)
+        _check_positive(self)
+        _check_schedule(self.schedule)
+        check_learner(self.learner)
+        check_choice("head", self.head, ("shared", "per_task", "branched"))
+        if self.learner.num_quantiles != 1:
+            raise ConfigError(
+                f"num_quantiles must be 1, got {self.learner.num_quantiles}: a network of several "
+                "tasks has one value for each action"
+            )
+
+
+@dataclass(frozen=True)
 class EvaluateConfig:
     """A stage that only plays.
 
@@ -157,7 +197,7 @@ class EvaluateConfig:
     seed: int = 0
 
 
-Config = ExpertConfig | TransferConfig | DistillConfig
+Config = ExpertConfig | TransferConfig | DistillConfig | MultitaskDQNConfig
 
 _DISTILL_CHOICES = {
     "head": ("shared", "per_task"),
@@ -168,7 +208,6 @@ _DISTILL_CHOICES = {
     "task_weights": ("equal", "gap"),
     "feature_target": ("raw", "normalised"),
 }
-_LARGEST_WHOLE = 2**63 - 1
 _FRACTIONS = (
     "epsilon",
     "epsilon_start",
@@ -190,8 +229,14 @@ _MAY_BE_ZERO = {
     "feature_weight",
     "eval_every_steps",
     "final_episodes",
+    "keep_every_steps",
     "max_gradient_norm",
 }
+
+
+def _check_tasks(tasks: tuple[str, ...]) -> None:
+    if not tasks or len(set(tasks)) != len(tasks):
+        raise ConfigError(f"tasks must be different and at least one, got {tasks}")
 
 
 def _check_positive(config: Any) -> None:
@@ -267,9 +312,9 @@ def leaves(config: Any) -> Iterator[tuple[str, Any]]:
 def to_json(config: Config) -> dict[str, Any]:
     """Flat and plain, as `run.json` and every manifest store it."""
     flat = {name: list(v) if isinstance(v, tuple) else v for name, v in leaves(config)}
-    learner = getattr(config, "learner", None)
-    if learner is not None:
-        flat["algorithm"] = next(name for name, c in ALGORITHMS.items() if c is type(learner))
+    if isinstance(config, ExpertConfig | TransferConfig):
+        learner = type(config.learner)
+        flat["algorithm"] = next(name for name, c in ALGORITHMS.items() if c is learner)
     return flat
 
 
@@ -277,7 +322,7 @@ def build_config(stage: str, values: Mapping[str, Any]) -> Config:
     """A stage's configuration from flat names.
 
     Args:
-        stage: ``expert``, ``transfer`` or ``distill``.
+        stage: ``expert``, ``transfer``, ``distill`` or ``multitask-dqn``.
         values: hyper-parameters by name; strings are read as the type that the name asks for.
             ``preset`` names a set of values that the others override. Of an expert or a transfer,
             ``algorithm`` (``pqn`` or ``dqn``) chooses the learner; an expert with neither has the
@@ -292,6 +337,9 @@ def build_config(stage: str, values: Mapping[str, Any]) -> Config:
     sections: dict[str, Any] = {"network": NetworkConfig, "schedule": ScheduleConfig}
     if cls is DistillConfig:
         values = with_preset(values, DISTILL_PRESETS)
+    elif cls is MultitaskDQNConfig:
+        values = with_preset(values, MULTITASK_PRESETS)
+        sections["learner"] = DQNConfig
     else:
         if cls is ExpertConfig and "algorithm" not in values:
             values.setdefault("preset", DEFAULT_PRESET)
@@ -304,11 +352,11 @@ def build_config(stage: str, values: Mapping[str, Any]) -> Config:
     for section, section_cls in sections.items():
         names = {entry.name: entry.type for entry in dataclasses.fields(section_cls)}
         known |= names.keys()
-        given = {n: _convert(n, values.pop(n), t) for n, t in names.items() if n in values}
+        given = {n: as_type(n, values.pop(n), t) for n, t in names.items() if n in values}
         arguments[section] = section_cls(**given)
     own = {e.name: e.type for e in dataclasses.fields(cls) if e.name not in sections}
     known |= own.keys()
-    arguments |= {n: _convert(n, values.pop(n), t) for n, t in own.items() if n in values}
+    arguments |= {n: as_type(n, values.pop(n), t) for n, t in own.items() if n in values}
     if values:
         name = next(iter(values))
         raise ConfigError(
@@ -321,59 +369,5 @@ STAGES: dict[str, type[Config]] = {
     "expert": ExpertConfig,
     "transfer": TransferConfig,
     "distill": DistillConfig,
-}
-
-
-def _convert(name: str, value: Any, wanted: Any) -> Any:
-    """A TOML value, or text from the command line, as the field's type."""
-    read, kind = _READERS[wanted]
-    try:
-        return read(value)
-    except (TypeError, ValueError, KeyError, ArithmeticError):
-        raise ConfigError(f"{name} must be {kind}, got {value!r}") from None
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        raise TypeError
-    return tuple(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _truth(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    return {"true": True, "false": False}[_text(value).lower()]
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool):
-        raise TypeError
-    number = float(value.replace("_", "") if isinstance(value, str) else value)
-    if not math.isfinite(number):
-        raise ValueError
-    return number
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TypeError
-    # Exact, where a float would round a seed above 2**53.
-    number = Decimal(value)
-    if not number.is_finite() or abs(number) > _LARGEST_WHOLE or number != int(number):
-        raise ValueError
-    return int(number)
-
-
-_READERS: dict[Any, tuple[Callable[[Any], Any], str]] = {
-    int: (_whole, "a whole number"),
-    float: (_number, "a number"),
-    bool: (_truth, "true or false"),
-    str: (_text, "text"),
-    tuple[str, ...]: (_names, "a list of names"),
+    "multitask-dqn": MultitaskDQNConfig,
 }

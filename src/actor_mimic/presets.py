@@ -67,6 +67,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+
+def _for_each_task(preset: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset of one DQN as that of one network for several tasks: its counts are per task."""
+    rest = {n: v for n, v in preset.items() if n not in ("algorithm", "total_steps")}
+    return {"steps_per_task": preset["total_steps"], **rest}
+
+
+MULTITASK_PRESETS: dict[str, dict[str, Any]] = {
+    name: _for_each_task(PRESETS[name]) for name in ("nature", "sb3")
+}
+
 # What Parisotto et al. (2016) and their released code have in common. The budget is that of their
 # scripts for transfer; the student of section 5.1 had 25,000,000 steps of each game.
 _PAPER: dict[str, Any] = {

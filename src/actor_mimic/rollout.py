@@ -195,9 +195,10 @@ class Rollout:
         self._length[part] += 1
         for ended in np.flatnonzero(step.started):
             row = part.start + ended
-            self.finished.append(
-                Episode(env.task, int(ended), float(self._score[row]), int(self._length[row]))
-            )
+            if not step.failed[ended]:
+                self.finished.append(
+                    Episode(env.task, int(ended), float(self._score[row]), int(self._length[row]))
+                )
             self._score[row], self._length[row] = 0.0, 0
         truncated = step.truncated & ~terminal
         final_observations = _pushed(stacks[truncated], step.final_frames[truncated])

@@ -1,6 +1,5 @@
-"""Experts, a student of both, a transfer, a film and a user's own loop, on real Atari, tiny."""
+"""Experts, a student of both, a transfer and a film, on real Atari, tiny."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,6 @@ DQN = [
     "--set=replay_capacity_steps=400",
 ]
 GAMES = ("demon_attack", "assault")
-README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -79,17 +77,6 @@ def test_a_film_of_the_student(runs: Path) -> None:
 
     assert (runs / "film.mp4").read_bytes()[4:8] == b"ftyp"
     assert not list(runs.glob(".film*"))
-
-
-def test_the_loop_of_the_readme(
-    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    monkeypatch.chdir(runs)
-
-    exec(compile(code, str(README), "exec"), {})
-
-    assert float(capsys.readouterr().out) >= 0.0
 
 
 def test_a_finished_pipeline_is_a_teacher_again(runs: Path) -> None:

@@ -62,6 +62,23 @@ width = 0.25
 teachers = {{ "{TASK}" = "expert" }}
 
 [[stage]]
+name = "baseline"
+kind = "multitask-dqn"
+steps_per_task = 512
+num_envs = 4
+update_every_steps = 8
+batch_size = 16
+learning_starts_steps = 100
+replay_capacity_steps = 1000
+record_every_steps = 64
+eval_every_steps = 256
+checkpoint_every_steps = 128
+eval_episodes = 2
+final_episodes = 4
+width = 0.25
+tasks = ["{TASK}"]
+
+[[stage]]
 name = "random-play"
 kind = "evaluate"
 checkpoint = "random"
@@ -151,7 +168,8 @@ def test_the_result_names_every_stage(finished):
         assert len(stage["scores"][TASK]["scores"]) == 4
         assert f"{title}: final: {TASK}" in shown
     kinds = [stage["kind"] for stage in result["stages"].values()]
-    assert kinds == ["expert", "distill", "evaluate", "evaluate", *["transfer"] * 3]
+    learned, played = ["expert", "distill", "multitask-dqn"], ["evaluate"] * 2
+    assert kinds == [*learned, *played, *["transfer"] * 3]
     assert result["stages"]["random-play/seed-0"]["checkpoint"] == "random"
     checkpoint = Path(result["stages"]["student/seed-0"]["checkpoint"])
     assert (checkpoint / "MANIFEST.json").is_file()

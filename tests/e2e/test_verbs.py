@@ -38,6 +38,8 @@ OTHER_DQN = [
     *SMALL_DQN,
     "--set=num_quantiles=4",
 ]
+# Of both tasks together; a game of the second is cut after 200 steps.
+SMALL_MULTITASK = ["multitask-dqn", TASK, "gym:MountainCar-v0", *SMALL, *SMALL_DQN[1:]]
 SMALL_DISTILL = [
     "--set=envs_per_task=4",
     "--set=learning_starts_steps=200",
@@ -81,6 +83,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     call("train-expert", TASK, *SMALL, *SMALL_DQN, "--run-dir=dqn", cwd=root)
     call("distill", f"{TASK}=pqn", *SMALL, *SMALL_DISTILL, "--run-dir=student", cwd=root)
     call("transfer", TASK, "--from=student", *SMALL, *OTHER_DQN, "--run-dir=transfer", cwd=root)
+    call(*SMALL_MULTITASK, "--run-dir=multitask", cwd=root)
     return root
 
 
@@ -89,6 +92,7 @@ STAGES = {
     "dqn": ["train-expert", TASK, *SMALL, *SMALL_DQN],
     "student": ["distill", f"{TASK}=pqn", *SMALL, *SMALL_DISTILL],
     "transfer": ["transfer", TASK, "--from=student", *SMALL, *OTHER_DQN],
+    "multitask": SMALL_MULTITASK,
 }
 
 
@@ -229,6 +233,15 @@ def test_doctor_and_games(runs: Path) -> None:
         (["distill", f"{TASK}=pqn", "--set=head=per_task"], 78, "write --head"),
         (["distill", f"{TASK}=pqn", "--set=objective=l2"], 78, "unknown objective"),
         (["transfer", "pong", "--from=student"], 65, "shape"),
+        (["transfer", TASK, "--from=multitask"], 65, "an encoder for each of its tasks"),
+        (["multitask-dqn"], 2, "at least one task"),
+        (["multitask-dqn", TASK, TASK], 78, "tasks must be different"),
+        (["multitask-dqn", TASK, "pnog"], 2, "did you mean 'pong'"),
+        (["multitask-dqn", TASK, "pong"], 78, "all images of one shape"),
+        (["multitask-dqn", TASK, "--head=branched"], 78, "no convolutions"),
+        (["multitask-dqn", TASK, "--preset=fast"], 2, "--preset"),
+        (["multitask-dqn", TASK, "--set=num_quantiles=2"], 78, "num_quantiles must be 1"),
+        (["multitask-dqn", TASK, "--total-steps=9", "--set=steps_per_task=8"], 78, "twice"),
         (["run", "no-such-recipe"], 2, "demo"),
         (["train-expert", TASK, "--set=seed=1"], 78, "write --seed"),
         (["train-expert", TASK, "--set=preset=fast"], 78, "write --preset"),
@@ -285,7 +298,8 @@ def test_without_ale_py_the_install_line_is_named(runs: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "verb", ["", "run", "train-expert", "distill", "transfer", "import", "evaluate"]
+    "verb",
+    ["", "run", "train-expert", "distill", "multitask-dqn", "transfer", "import", "evaluate"],
 )
 def test_help_comes_without_pytorch(verb: str, runs: Path) -> None:
     result = subprocess.run(
@@ -299,16 +313,18 @@ def test_help_comes_without_pytorch(verb: str, runs: Path) -> None:
 
 COMMON = (
     "run-dir seed device precision threads total-steps eval-every-steps "
-    "checkpoint-every-steps protocol set json"
+    "checkpoint-every-steps checkpoint-replay protocol set json"
 )
 OPTIONS = {
     "train-expert": f"{COMMON} preset algorithm compiled",
     "distill": f"{COMMON} preset head",
+    "multitask-dqn": f"{COMMON} preset head",
     "transfer": f"{COMMON} from head preset algorithm epsilon-start compiled",
     "run": "run-dir device threads yes json",
     "evaluate": "tasks episodes protocol epsilon seed device json",
     "play": "video task protocol epsilon seed max-steps",
     "show": "json",
+    "verify": "json",
     "report": "",
     "zoo": "add episodes device threads json",
     "games": "json",

@@ -84,7 +84,7 @@ class ProbeEnvs:
         reward += (noise * self._rng.choice([-1.0, 1.0], self.num_envs)).astype(np.float32)
         ends = {
             kind: np.array([move.end == kind for move in moves])
-            for kind in ("terminated", "truncated", "life_lost")
+            for kind in ("terminated", "truncated", "life_lost", "failed")
         }
         self._time += 1
         if self.limit is not None:

@@ -3,6 +3,8 @@
 import pytest
 
 from actor_mimic.storage.records import Record
+from benchmarks.sb3_student import shortfall
+from benchmarks.several_games import GAMES, config_of, ratio
 from benchmarks.summary import Verdict, median, of_sb3, verdicts
 from benchmarks.time_to_score import first_reached
 
@@ -86,3 +88,24 @@ def test_time_to_score_by_hand():
 
 def test_a_score_that_was_never_reached():
     assert [entry["reached"] for entry in first_reached(RECORDS, 21.0)] == [None, None]
+
+
+def test_several_games_are_held_against_the_harmonic_mean_of_the_single_ones():
+    # One game at 300 and seven at 600 steps/s: a step of each of the eight takes 8 / 533.3 s.
+    alone = dict.fromkeys(GAMES, 600.0) | {"pong": 300.0}
+
+    assert ratio(alone | {"together": 480.0}) == pytest.approx(0.9)
+
+
+def test_the_single_games_and_the_eight_have_the_same_environments_and_batch():
+    for games in (GAMES, GAMES[:1]):
+        config = config_of(games)
+
+        assert config.envs_per_task * len(games) == 64
+        assert config.batch_size_per_task * len(games) == 256
+
+
+def test_a_shortfall_is_a_share_of_the_teachers_absolute_mean():
+    assert shortfall(-100.0, -104.0) == pytest.approx(0.04)
+    assert shortfall(500.0, 450.0) == pytest.approx(0.1)
+    assert shortfall(-100.0, -90.0) == 0.0

@@ -10,14 +10,15 @@ import warnings
 
 import pytest
 import torch
-from saving import ignore, in_child, names, numbers, save, segment, segments
+from saving import ignore, in_child, names, save, segment, segments
 
 from actor_mimic.errors import DataError, StorageError
 from actor_mimic.storage import durable
-from actor_mimic.storage.checkpoint import newest_valid, prune, read_checkpoint
+from actor_mimic.storage.checkpoint import newest_valid, read_checkpoint
 from actor_mimic.storage.durable import FAULT_POINTS, clean_leftovers
 from actor_mimic.storage.naming import checkpoint_name
-from actor_mimic.storage.staging import write_files, write_manifest
+from actor_mimic.storage.retention import prune
+from benchmarks.faults.mutants import write_in_place
 
 SAVES = [
     (point, step)
@@ -62,6 +63,19 @@ def test_a_kill_at_every_point_of_a_save(tmp_path, monkeypatch, point, step):
     assert_whole_after(tmp_path, point, step)
 
 
+@pytest.mark.parametrize("point", ["save-tensors-written", "save-state-written"])
+def test_a_kill_of_a_writer_that_works_in_place_is_noticed(tmp_path, monkeypatch, point):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    monkeypatch.setenv("ACTOR_MIMIC_FAULT", f"{point}:1:kill")
+    monkeypatch.setattr("saving.write_checkpoint", write_in_place)
+
+    assert in_child(lambda: save(tmp_path, 3)) == 137
+
+    with pytest.raises(pytest.fail.Exception, match="step-000000003"):
+        assert_whole_after(tmp_path, point, 3)
+
+
 @pytest.mark.parametrize(("point", "step"), SAVES)
 def test_a_full_disk_at_every_point_of_a_save(tmp_path, monkeypatch, point, step):
     save(tmp_path, 1, replay_segments={"a": segment(1)})
@@ -93,7 +107,7 @@ def test_the_system_refuses_to_write_on(tmp_path, limit):
 
 
 @pytest.mark.parametrize("in_place", [False, True])
-def test_random_kills_lose_no_acknowledged_save(tmp_path, in_place):
+def test_random_kills_lose_no_acknowledged_save(tmp_path, monkeypatch, in_place):
     """... and the same test finds a writer that works in place, so it can find something."""
 
     def save_well(step):
@@ -101,11 +115,8 @@ def test_random_kills_lose_no_acknowledged_save(tmp_path, in_place):
         prune(tmp_path)
 
     def save_in_place(step):
-        path = tmp_path / checkpoint_name(1)
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir()
-        files = write_files(path, {"model": {"w": numbers(step)}}, {"counter": step})
-        write_manifest(path, {"step": 1}, files)
+        monkeypatch.setattr("saving.write_checkpoint", write_in_place)
+        save(tmp_path, step)
 
     rng = random.Random(0)
     save_once = save_in_place if in_place else save_well

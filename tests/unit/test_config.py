@@ -3,6 +3,7 @@ import pytest
 from actor_mimic.config import (
     DistillConfig,
     ExpertConfig,
+    MultitaskDQNConfig,
     TransferConfig,
     build_config,
     leaves,
@@ -10,13 +11,19 @@ from actor_mimic.config import (
 )
 from actor_mimic.errors import ConfigError
 from actor_mimic.learner_config import DQNConfig, PQNConfig
-from actor_mimic.presets import DISTILL_PRESETS, PRESETS
+from actor_mimic.presets import DISTILL_PRESETS, MULTITASK_PRESETS, PRESETS
 
-STAGES = {"expert": ExpertConfig, "transfer": TransferConfig, "distill": DistillConfig}
+STAGES = {
+    "expert": ExpertConfig,
+    "transfer": TransferConfig,
+    "distill": DistillConfig,
+    "multitask-dqn": MultitaskDQNConfig,
+}
 REQUIRED = {
     "expert": {"task": "pong"},
     "transfer": {"task": "pong"},
     "distill": {"tasks": ["pong"]},
+    "multitask-dqn": {"tasks": ["pong", "boxing"]},
 }
 
 
@@ -68,6 +75,16 @@ def test_a_preset_of_distillation_is_its_settings_and_the_defaults(preset):
     assert built == plain | DISTILL_PRESETS[preset]
     assert all(type(built[name]) is type(plain[name]) for name in built)
     assert build("distill", preset=preset, temperature=0.5).temperature == 0.5
+
+
+@pytest.mark.parametrize("preset", ["nature", "sb3"])
+def test_a_preset_of_one_dqn_is_that_of_each_task(preset):
+    several, one = build("multitask-dqn", preset=preset), build("expert", preset=preset)
+
+    assert (several.learner, several.network) == (one.learner, one.network)
+    assert several.steps_per_task == one.total_steps
+    assert several.total_steps == 2 * one.total_steps
+    assert MULTITASK_PRESETS.keys() == {"nature", "sb3"}
 
 
 def test_the_paper_draws_eight_of_each_game_every_four_steps():

@@ -15,7 +15,8 @@ from actor_mimic.stages.expert import (
     fresh_network,
     make_task_envs,
 )
-from actor_mimic.stages.launch import Launch, run_evaluate, run_expert
+from actor_mimic.stages.launch import run_evaluate, run_expert
+from actor_mimic.stages.stage_run import Launch
 from actor_mimic.storage.checkpoint import resolve_checkpoint
 from actor_mimic.teachers.own import load_network
 

@@ -14,6 +14,7 @@ from actor_mimic.config import (
     DistillConfig,
     EvaluateConfig,
     ExpertConfig,
+    MultitaskDQNConfig,
     NetworkConfig,
     ScheduleConfig,
     TransferConfig,
@@ -23,7 +24,7 @@ from actor_mimic.learner_config import DQNConfig, PQNConfig
 from actor_mimic.networks.regressors import REGRESSORS
 from actor_mimic.objectives import FEATURE_TARGETS, OBJECTIVES
 from actor_mimic.presets import DISTILL_PRESETS, PRESETS
-from actor_mimic.recipes.load import load_recipe
+from actor_mimic.recipes.load import load_recipe, shipped_recipes
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = {
@@ -32,6 +33,7 @@ SECTIONS = {
     "pqn": PQNConfig(),
     "dqn": DQNConfig(),
     "distill": DistillConfig(("pong",)),
+    "multitask-dqn": MultitaskDQNConfig(("pong",)),
     "network": NetworkConfig(),
     "schedule": ScheduleConfig(),
     "evaluate": EvaluateConfig(),
@@ -96,12 +98,12 @@ def test_every_preset_is_documented_with_its_values(section, presets):
     }
 
 
-def test_the_derivations_name_code_that_exists():
-    """A link's text is the name, and the file that it points at defines it."""
-    text = (ROOT / "docs/method.md").read_text()
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.stem)
+def test_a_link_to_code_names_what_its_file_defines(page):
+    text = page.read_text()
     links = re.findall(r"\[`([\w.]+)`\]\(\.\./src/(actor_mimic/[\w/]+)\.py\)", text)
-    assert len(links) == text.count("](../")
-    assert len(links) > 20
+    assert len(links) == text.count("](../src/")
+    assert len(links) > 20 or page.stem != "method"
     for name, path in links:
         module = importlib.import_module(path.replace("/", "."))
         found = operator.attrgetter(name)(module)
@@ -123,9 +125,18 @@ def test_every_objective_is_derived():
         assert re.search(rf"`(\w+ = )?{name}`", text), name
 
 
-def test_public_names_resolve():
+def test_public_names_resolve_and_are_documented():
+    text = (ROOT / "docs/api.md").read_text()
+    shown = re.findall(r"^\.\. auto(?:function|class):: (\w+)$", text, re.MULTILINE)
     for name in actor_mimic.__all__:
         assert getattr(actor_mimic, name) is not None, name
+    assert sorted([*shown, "ActorMimicError", "__version__"]) == sorted(actor_mimic.__all__)
+
+
+def test_every_shipped_recipe_is_on_their_page():
+    text = (ROOT / "docs/recipes.md").read_text()
+    shown = re.findall(r"literalinclude\} \.\./src/actor_mimic/recipes/([\w-]+)\.toml", text)
+    assert sorted(shown) == shipped_recipes()
 
 
 def test_the_readme_asks_the_student_of_the_demo_for_what_it_plays():
@@ -156,7 +167,7 @@ def test_every_extra_is_used():
     extras = project["optional-dependencies"]
     source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
 
-    for extra in extras.keys() - {"all", "dev"}:
+    for extra in extras.keys() - {"all", "dev", "docs"}:
         assert f"actor-mimic[{extra}]" in source, extra
     pins = {
         re.split(r"[=]", line)[0].lower().replace("_", "-")

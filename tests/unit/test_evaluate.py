@@ -9,6 +9,7 @@ from actor_mimic.stages.evaluate import (
     episode_quotas,
     evaluation_json,
     expert_normalised,
+    mean_score,
     play_games,
     summarise_scores,
 )
@@ -96,6 +97,13 @@ def test_json_round_trip():
     assert shown.keys() == {"checkpoint", "protocol", "epsilon", "tasks"}
     assert shown["protocol"] == "sticky"
     assert shown["tasks"][CARTPOLE]["human_normalised"] is None
+
+
+def test_games_count_alike_where_all_have_a_human_score():
+    """Breakout: random 1.7, human 30.5; Pong: random -20.7."""
+    halfway = {"breakout": (1.7 + 30.5) / 2, "pong": -20.7}
+    assert mean_score(halfway) == pytest.approx(0.25)
+    assert mean_score({"breakout": 10.0, "gym:CartPole-v1": 500.0}) == 255.0
 
 
 def test_expert_normalised_is_the_mean_of_ratios():

@@ -24,8 +24,9 @@ from actor_mimic.stages.fidelity import (
     gap_weights,
     remaining_gaps,
 )
-from actor_mimic.stages.launch import Launch, run_distill
+from actor_mimic.stages.launch import run_distill
 from actor_mimic.stages.players import live_players
+from actor_mimic.stages.stage_run import Launch
 from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint, write_checkpoint
 from actor_mimic.storage.records import Record, read_records
 from actor_mimic.teachers.own import load_teacher

@@ -29,8 +29,9 @@ from actor_mimic.report.aggregate import collect
 from actor_mimic.report.tables import score_rows, show_mean, show_score
 from actor_mimic.stages.distill import DistillState
 from actor_mimic.stages.evaluate import play_games
-from actor_mimic.stages.launch import Launch, run_distill
+from actor_mimic.stages.launch import run_distill
 from actor_mimic.stages.players import load_each_once
+from actor_mimic.stages.stage_run import Launch
 from actor_mimic.stages.transfer import with_network_of
 from actor_mimic.storage.checkpoint import resolve_checkpoint
 from actor_mimic.teachers.callables import is_callable_name, load_callable

@@ -2,20 +2,23 @@
 
 import contextlib
 import json
+import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from actor_mimic.compute import Compute
 from actor_mimic.config import EvaluateConfig, build_config
-from actor_mimic.errors import ConfigError, DataError
+from actor_mimic.errors import ConfigError, DataError, StorageError
 from actor_mimic.networks.student import Student
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.stages import launch as module
 from actor_mimic.stages import players, references
-from actor_mimic.stages.launch import Launch, run_distill, run_evaluate, run_expert
+from actor_mimic.stages.launch import run_distill, run_evaluate, run_expert
+from actor_mimic.stages.stage_run import Launch
 from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint, write_checkpoint
 from actor_mimic.teachers import own
 from actor_mimic.teachers.player import Player
@@ -76,6 +79,26 @@ def test_what_cannot_work_is_refused_before_games_are_played(
 
     with pytest.raises(ConfigError, match=said):
         list(run_distill(config, launched(tmp_path / "student"), {TASK: expert}))
+
+
+@pytest.mark.usefixtures("never_measured")
+@pytest.mark.parametrize("stage", ["distill", "expert"])
+def test_a_disk_too_small_is_refused_before_anything(
+    tmp_path: Path, expert: Checkpoint, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    said: list[str] = []
+    launch = launched(tmp_path / "run", notice=said.append)
+    if stage == "distill":
+        config = build_config("distill", STUDENT | {"checkpoint_replay": "none"})
+        records = run_distill(config, launch, {TASK: expert})
+    else:
+        records = run_expert(build_config("expert", {"task": TASK, "num_envs": 4}), launch)
+
+    with pytest.raises(StorageError, match=r"need up to .* MiB, 0 MiB are free there"):
+        next(records)
+    assert not (tmp_path / "run" / "run.json").exists()  # so that it can be corrected
+    assert any("resume will not be exact" in text for text in said) == (stage == "distill")
 
 
 def test_the_emulators_stop_when_measuring_fails(

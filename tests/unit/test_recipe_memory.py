@@ -25,11 +25,20 @@ def test_a_student_has_a_labelled_replay_for_each_game():
     assert size - bare == 32_000 * 512 * 2
 
 
+def test_a_multitask_dqn_has_a_replay_for_each_game():
+    values = {"replay_capacity_steps": 16_000, "num_envs": 16}
+
+    one = replay_bytes(build_config("transfer", values | {"task": "pong"}))
+    several = build_config("multitask-dqn", values | {"tasks": ["pong", "boxing"]})
+    assert replay_bytes(several) == 2 * one
+
+
 @pytest.mark.parametrize(
     "config",
     [
         build_config("expert", {"task": "pong"}),  # PQN has no replay
         build_config("transfer", {"task": "gym:CartPole-v1"}),
+        build_config("multitask-dqn", {"tasks": ["gym:CartPole-v1"]}),
         EvaluateConfig(("pong",)),
     ],
 )

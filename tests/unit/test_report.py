@@ -150,6 +150,19 @@ def test_a_student_is_placed_between_random_play_and_its_expert(runs):
     assert random.cells()[3:] == ("2.0 [1.0, 3.0]", *["-"] * 6, "30", "-")
 
 
+def test_a_network_without_teachers_is_placed_beside_the_experts_of_the_student(runs):
+    tasks = {"tasks": ["pong", "boxing"]}
+    scores = {"pong": score(5.0, 4.0, 6.0), "boxing": score(7.0, 6.0, 8.0)}
+    add_run(runs, "together", "multitask-dqn", tasks, scores=scores, sha="c" * 64)
+
+    pong, boxing = (row for row in score_rows(collect(runs)) if row.stage == "together")
+
+    assert pong.expert == Score(20.0, (19.0, 21.0), 30)
+    assert pong.student == Score(5.0, (4.0, 6.0), 30)
+    assert pong.ratio == pytest.approx(0.25)
+    assert (boxing.student, boxing.expert, boxing.ratio) == (Score(7.0, (6.0, 8.0), 30), None, None)
+
+
 def test_arms_of_a_transfer(runs):
     cold, warm = transfer_rows(collect(runs))
 

@@ -6,10 +6,13 @@ import shutil
 import pytest
 from saving import in_child, names, save
 
-from actor_mimic.storage.checkpoint import prune, read_checkpoint
+from actor_mimic.errors import DataError
+from actor_mimic.storage import retention
+from actor_mimic.storage.checkpoint import read_checkpoint
 from actor_mimic.storage.durable import clean_leftovers
 from actor_mimic.storage.manifest import MANIFEST
 from actor_mimic.storage.naming import checkpoint_name, find_checkpoints
+from actor_mimic.storage.retention import prune
 
 
 def test_the_newest_is_the_highest_step_whatever_the_clock_says(tmp_path):
@@ -36,6 +39,16 @@ def test_prune_keeps_the_newest_and_those_asked_for(tmp_path):
         prune(tmp_path, keep_last=1)
 
 
+def test_the_first_of_every_period_stays(tmp_path):
+    """Saved every 30 steps and pruned each time: the first at or after 0, 100, 200, ..."""
+    for step in range(0, 500, 30):
+        save(tmp_path, step)
+        prune(tmp_path, keep=frozenset({90}), keep_every_steps=100)
+
+    kept = [0, 90, 120, 210, 300, 420, 450, 480]
+    assert names(tmp_path) == [checkpoint_name(step) for step in kept]
+
+
 def test_prune_does_not_count_damaged_ones(tmp_path):
     for step in range(1, 6):
         save(tmp_path, step)
@@ -45,6 +58,21 @@ def test_prune_does_not_count_damaged_ones(tmp_path):
 
     assert prune(tmp_path) == [1]
     assert names(tmp_path) == [checkpoint_name(step) for step in (2, 3, 4, 5)]
+
+
+def test_a_deletion_in_place_would_leave_a_part(tmp_path, monkeypatch):
+    """The mutant of the next test: what a kill half-way leaves is taken for a checkpoint."""
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+
+    def remove_in_place(path):
+        (path / "state.json").unlink()
+        os._exit(137)
+
+    monkeypatch.setattr(retention, "move_to_trash", remove_in_place)
+    assert in_child(lambda: prune(tmp_path)) == 137
+    with pytest.raises(DataError, match=r"state\.json"):
+        [read_checkpoint(path) for path in find_checkpoints(tmp_path)]
 
 
 @pytest.mark.parametrize("point", ["prune-renamed", "prune-removed"])

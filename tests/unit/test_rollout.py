@@ -69,6 +69,7 @@ class Scripted:
             terminated=terminated,
             truncated=truncated,
             life_lost=lost,
+            failed=np.zeros_like(lost),
         )
         for env, past in enumerate(self.history):
             past.append((self.current[env].copy(), int(self.sent[-1][env]), step))

@@ -1,11 +1,14 @@
 """Run directories: one owner, one configuration, and JSON that is the old one or the new one."""
 
+import fcntl
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 
@@ -184,6 +187,28 @@ def test_two_processes_cannot_hold_one_run(tmp_path):
         other.kill()
 
     open_run(tmp_path, stage="expert", config={}).close()
+
+
+def test_without_the_lock_two_would_write(tmp_path, monkeypatch):
+    """The mutant of the one before."""
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    with open_run(tmp_path, stage="expert", config={}):
+        open_run(tmp_path, stage="expert", config={}).close()
+
+
+@pytest.mark.parametrize(("free", "refused"), [(999, True), (1000, False)])
+def test_checkpoints_that_cannot_fit_are_foreseen(tmp_path, monkeypatch, free, refused):
+    """A thousand bytes more than what is there already, under two names."""
+    with open_run(tmp_path, stage="expert", config={}) as run:
+        (run.checkpoints / "a").write_bytes(b"x" * 4096)
+        os.link(run.checkpoints / "a", run.checkpoints / "b")
+        there = (run.checkpoints / "a").stat().st_blocks * 512
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+        if refused:
+            with pytest.raises(StorageError, match=f"{tmp_path} need up to 0 MiB"):
+                run.require_space(there + 1000)
+        else:
+            run.require_space(there + 1000)
 
 
 def test_a_second_opener_in_the_same_process_is_refused_as_well(tmp_path):

@@ -10,7 +10,8 @@ from actor_mimic.config import EvaluateConfig
 from actor_mimic.errors import DataError
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.student import Student
-from actor_mimic.stages.launch import Launch, run_evaluate
+from actor_mimic.stages.launch import run_evaluate
+from actor_mimic.stages.stage_run import Launch
 from actor_mimic.storage.checkpoint import read_checkpoint
 from actor_mimic.teachers.own import load_network
 from actor_mimic.verbs.look import Evaluate, Play

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from actor_mimic.compute import Compute
 from actor_mimic.errors import ConfigError, UsageError
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.student import Student
@@ -168,3 +169,81 @@ def test_a_residual_block_without_weights_passes_its_maps_on():
     maps = torch.randn(2, 4, 5, 5)
 
     assert torch.equal(block(maps), maps)
+
+
+@pytest.mark.parametrize("head", ["shared", "per_task"])
+def test_tasks_keep_their_order_where_objects_lose_theirs(head: str) -> None:
+    """Manifests are written with their keys sorted; outputs and encoders are numbered."""
+    student = made(head=head)
+    assert list(TASKS) != sorted(TASKS)
+    again = Student.from_json(json.loads(json.dumps(student.to_json(), sort_keys=True)))
+    again.load_state_dict(student.state_dict(), assign=True)
+
+    for task in TASKS:
+        obs = observed(task)
+        assert torch.equal(again.play(task, obs).scores, student.play(task, obs).scores)
+
+
+PICTURES = TorsoSpec("nature", (4, 84, 84), width=0.125, norm="all")
+
+
+def pictures(batch: int) -> Tensor:
+    size = (batch, 4, 84, 84)
+    return torch.randint(0, 256, size, dtype=torch.uint8, generator=generator(5))
+
+
+@pytest.mark.parametrize("head", ["shared", "per_task", "branched"])
+def test_all_tasks_at_once_are_each_task_alone(head):
+    student = Student(PICTURES, SHARED, generator=generator(), head=head)
+    obs = [pictures(3), pictures(5)[1:]]
+
+    together = student.play_all(obs)
+
+    for task, part, output in zip(SHARED, obs, together, strict=True):
+        alone = student.play(task, part)
+        assert output.scores.shape == (len(part), 3)
+        assert output.features.shape == (len(part), student.num_features)
+        torch.testing.assert_close(output.scores, alone.scores, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(output.features, alone.features, rtol=1e-4, atol=1e-5)
+        assert torch.equal(student.act(task, part), alone.scores.argmax(dim=1))
+
+
+def test_a_branch_is_what_a_network_of_its_own_would_be():
+    """With its convolutions, its hidden layers and its outputs put into a `QNetwork`."""
+    student = Student(PICTURES, SHARED, generator=generator(), head="branched")
+    own = student.network
+    for number, task in enumerate(SHARED):
+        network = QNetwork(PICTURES, 3, generator=generator(1))
+        depth = len(own.torso.layers)
+        for index, layer in enumerate(network.torso.layers):
+            source = own.torso.layers if index < depth else own.hidden[number].layers
+            layer.load_state_dict(source[index if index < depth else index - depth].state_dict())
+        network.head.load_state_dict(own.heads[number].state_dict())
+
+        played, alone = student.play(task, pictures(3)), network(pictures(3))
+        assert torch.equal(played.scores, alone.scores)
+        assert torch.equal(played.features, alone.features)
+
+
+def test_branches_start_differently_survive_json_and_run_in_bfloat16():
+    student = Student(PICTURES, SHARED, generator=generator(), head="branched")
+    first, second = (branch.layers[0].weight for branch in student.network.hidden)
+    assert not torch.equal(first, second)
+
+    again = Student.from_json(json.loads(json.dumps(student.to_json(), sort_keys=True)))
+    again.load_state_dict(student.state_dict(), assign=True)
+    assert torch.equal(again.act("boxing", pictures(4)), student.act("boxing", pictures(4)))
+
+    Compute("cpu", "bfloat16", 1).place(again)
+    seen = []
+    again.network.hidden[1].layers[0].register_forward_hook(lambda _m, _i, o: seen.append(o.dtype))
+    output = again.play("boxing", pictures(2))
+    assert seen == [torch.bfloat16]
+    assert output.scores.dtype == output.features.dtype == torch.float32
+    with pytest.raises(UsageError, match="does not play 'breakout'"):
+        again.play("breakout", pictures(1))
+
+
+def test_vectors_have_no_convolutions_to_share():
+    with pytest.raises(ConfigError, match="'mlp' has no convolutions"):
+        made(head="branched")

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from actor_mimic.actions import ATARI_ALPHABET
 from actor_mimic.errors import ConfigError, DataError
-from actor_mimic.learners.warm_start import TensorOrigin, warm_start
+from actor_mimic.learners.warm_start import TensorOrigin, warm_start, warm_start_convolutions
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.student import Student
 from actor_mimic.networks.torsos import TorsoSpec
@@ -283,3 +283,27 @@ def test_unknown_head_and_impossible_names():
         start("copy", (*PONG[:5], "NOOP"), TARGET_ACTIONS)
     with pytest.raises(ValueError, match="the target has 4 outputs, got 6 action names"):
         start("copy", PONG, PONG)
+
+
+def test_convolutions_alone_leave_the_rest_fresh_and_must_fit():
+    images = TorsoSpec("nature", (2, 36, 36), width=0.125)
+    source, network = new_network(spec=images), new_network(spec=images)
+    before = snapshot(network)
+    given = {n: t + 1.0 for n, t in source.state_dict().items() if n.startswith("torso.layers.0")}
+
+    origins = warm_start_convolutions(network, given)
+
+    assert [entry.name for entry in origins] == list(before)
+    assert {entry.name for entry in origins if entry.origin == "copied"} == given.keys()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, given.get(name, before[name]))
+
+    before = snapshot(network)
+    wider = new_network(spec=TorsoSpec("nature", (2, 36, 36), width=0.25)).state_dict()
+    for wrong in (
+        {"torso.layers.0.weight": wider["torso.layers.0.weight"]},
+        given | {"torso.layers.99.weight": torch.zeros(1)},
+    ):
+        with pytest.raises(DataError, match="nothing was loaded"):
+            warm_start_convolutions(network, wrong)
+        assert_unchanged(network, before)

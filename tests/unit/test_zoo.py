@@ -1,5 +1,6 @@
 """Shipped experts: what is rounded, what is refused, and that their names stand for checkpoints."""
 
+import dataclasses
 import fnmatch
 import json
 import signal
@@ -12,16 +13,20 @@ import torch
 from expert_runs import CARTPOLE, NAME, make_run, network_of, ship
 
 from actor_mimic import cli
+from actor_mimic.compute import Compute
 from actor_mimic.config import build_config, to_json
 from actor_mimic.errors import DataError, DivergenceError, Interrupted, UsageError
 from actor_mimic.networks.torsos import TorsoSpec
+from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.report.zoo import BEGIN, END, card, markdown_table, replace_table
 from actor_mimic.stages import measure as measure_module
+from actor_mimic.stages.evaluate import summarise_scores
+from actor_mimic.stages.measure import Measuring, measure_references
 from actor_mimic.stages.shipping import MEASURED, shipped_tensors, training_command
 from actor_mimic.storage import shipped as module
 from actor_mimic.storage.checkpoint import resolve_checkpoint
 from actor_mimic.storage.shipped import name_of_model, read_shipped, shipped_names
-from actor_mimic.teachers.own import load_network
+from actor_mimic.teachers.own import load_network, load_teacher
 
 ROOT = Path(__file__).parents[2]
 ZOO_NAME = Path(f"zoo:{NAME}")
@@ -139,6 +144,46 @@ def test_what_has_been_measured_is_not_played_again(zoo, tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in (zoo / NAME).iterdir()} == files
     with pytest.raises(AssertionError, match="played"):
         ship(tmp_path / "run", episodes=3)
+
+
+@pytest.mark.usefixtures("zoo")
+@pytest.mark.parametrize(
+    ("changes", "versions", "games_of_the_teacher"),
+    [
+        ({}, {}, 0),
+        ({"episodes": 1}, {}, 0),
+        ({"episodes": 3}, {}, 3),  # more than it was shipped with
+        ({"epsilon": 0.02}, {}, 2),
+        ({}, {"ale-py": "0.0.1"}, 2),
+    ],
+)
+def test_a_shipped_expert_is_measured_before_it_teaches_only_where_it_was_not_yet(
+    tmp_path, monkeypatch, changes, versions, games_of_the_teacher
+):
+    played = []
+
+    def play(_, act, task, episodes):
+        played.append(episodes if act else 0)
+        return summarise_scores(task, [7.0] * episodes)
+
+    monkeypatch.setattr(Measuring, "play", play)
+    installed = measure_module.installed_versions() | versions
+    monkeypatch.setattr(measure_module, "installed_versions", lambda: installed)
+    source = resolve_checkpoint(ZOO_NAME)
+    teacher = load_teacher(source, CARTPOLE, Compute("cpu", "float32", 1))
+    measuring = Measuring(
+        tmp_path, PROTOCOLS["paper"], 0.05, 2, 0, 1, lambda: None, lambda *_: None
+    )
+
+    teachers, _ = measure_references(
+        [teacher], {CARTPOLE: source}, dataclasses.replace(measuring, **changes)
+    )
+
+    assert sum(played) == games_of_the_teacher
+    shipped = read_shipped(NAME).scores("paper", 0.05)
+    assert shipped is not None
+    expected = 7.0 if games_of_the_teacher else shipped["mean"]
+    assert teachers.values[f"{CARTPOLE}/mean"] == expected
 
 
 def test_stopped_it_leaves_the_zoo_as_it_was_and_keeps_what_was_measured(

@@ -189,6 +189,7 @@ class AtariEnvs:
             terminated=game_over,
             truncated=truncated,
             life_lost=terminated & ~game_over,
+            failed=np.zeros_like(game_over),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -202,7 +203,7 @@ class AtariEnvs:
             DataError: if the state was taken from another number of environments.
         """
 
-        def step(actions: Int64[np.ndarray, " envs"], _: Bool[np.ndarray, " envs"]) -> None:
+        def step(actions: Int64[np.ndarray, " envs"]) -> None:
             for twin in self._twins:
                 twin.send(actions)
             self._recv()

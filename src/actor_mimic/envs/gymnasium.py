@@ -1,6 +1,13 @@
-"""Any Gymnasium task with discrete actions that shows vectors or images, behind one interface."""
+"""Any Gymnasium task with discrete actions that shows vectors or images, behind one interface.
 
-from collections.abc import Mapping
+Such an environment is somebody else's Python. What it returns is checked at every step, since a
+wrong shape or an infinite reward would spoil the weights long before anybody looks. What it raises
+costs an episode and not the run, as long as that is rare (`FREE_RESTARTS`, `STEPS_PER_RESTART`).
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import gymnasium
@@ -11,11 +18,24 @@ from jaxtyping import Bool, Int64, Shaped, UInt8
 
 from actor_mimic.actions import task_action_names
 from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep
-from actor_mimic.errors import DataError, UnavailableError, UsageError, did_you_mean
+from actor_mimic.errors import (
+    ActorMimicError,
+    DataError,
+    UnavailableError,
+    UsageError,
+    did_you_mean,
+)
 
 TASK_PREFIX = "gym:"
 IMAGE_SHAPE = (84, 84)  # as on Atari, so that every network reads both
 IMAGE_STACK = 4
+
+# A task whose environments fail is given up when they have failed more often than this: the first
+# few at once, and on the whole once in so many steps, replayed ones included.
+FREE_RESTARTS = 5
+STEPS_PER_RESTART = 200
+
+_logger = logging.getLogger(__name__)
 
 
 class GymnasiumEnvs:
@@ -23,7 +43,8 @@ class GymnasiumEnvs:
 
     Observations are float32 vectors, or images, which become grey ones of 84 x 84 by Gymnasium's
     own wrappers and are stacked by four as on Atari. Rewards reach the learner unclipped; nothing
-    is skipped, so a frame is a step here.
+    is skipped, so a frame is a step here. A copy that raises is made again: its episode is
+    truncated there, with reward 0, and counts as ``failed``.
 
     Args:
         task: ``gym:`` and a registered id, such as ``gym:CartPole-v1``.
@@ -35,7 +56,9 @@ class GymnasiumEnvs:
         UsageError: if the id is unknown, or its spaces are not ``Discrete`` actions with a ``Box``
             of observations: one-dimensional, or images of bytes, grey or RGB.
         UnavailableError: if the environment, or resizing its images, needs a package that is not
-            installed.
+            installed. Any method that steps or resets raises it when the task is given up.
+        DataError: from any method that steps or resets, if what an environment returns is not what
+            its spaces say.
     """
 
     frame_skip = 1
@@ -48,19 +71,17 @@ class GymnasiumEnvs:
         self.num_envs = num_envs
         self._with_picture = with_picture
         try:
-            self._envs = [
-                _in_grey(
-                    gymnasium.make(
-                        env_id, render_mode="rgb_array" if with_picture and env == 0 else None
-                    )
-                )
-                for env in range(num_envs)
-            ]
+            self._envs = [self._make(env) for env in range(num_envs)]
+        except ActorMimicError:
+            raise
         except gymnasium.error.DependencyNotInstalled as error:
             raise UnavailableError(f"cannot make the task {task!r}: {error}") from error
         except (gymnasium.error.Error, ImportError) as error:  # ImportError: `module:Name-v0`
             hint = did_you_mean(env_id, gymnasium.registry)
             raise UsageError(f"cannot make the task {task!r}: {error}{hint}") from error
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise UnavailableError(f"cannot make the task {task!r}: {said:.500}") from error
         action_space, obs_space = self._envs[0].action_space, self._envs[0].observation_space
         image = _is_image(obs_space)
         if not isinstance(action_space, Discrete) or not (
@@ -80,6 +101,7 @@ class GymnasiumEnvs:
             num_envs, run_seed=run_seed, task=task, num_actions=len(self.action_names)
         )
         self._frames = np.zeros((num_envs, *self.frame_shape), dtype=self.frame_dtype)
+        self._num_steps = self._num_restarts = 0  # of all environments, in this process
         self._sent: Int64[np.ndarray, " envs"] | None = None
 
     def reset(self) -> Frames:
@@ -98,7 +120,16 @@ class GymnasiumEnvs:
     def recv(self) -> VectorStep:
         """Steps the environments, and resets those whose episode is over."""
         assert self._sent is not None, "recv without send"
-        reward, terminated, truncated = self._step(self._sent, np.ones(self.num_envs, dtype=bool))
+        reward = np.zeros(self.num_envs, dtype=np.float32)
+        terminated, truncated, failed = np.zeros((3, self.num_envs), dtype=bool)
+        for env, action in enumerate(self._sent):
+            try:
+                returned = self._step(env, int(action))
+            except _EnvironmentError as error:
+                self._restart(env, error)
+                truncated[env] = failed[env] = True
+            else:
+                self._frames[env], reward[env], terminated[env], truncated[env] = returned
         self._sent = None
         final_frames = self._frames.copy()
         over = terminated | truncated
@@ -111,6 +142,7 @@ class GymnasiumEnvs:
             terminated=terminated,
             truncated=truncated & ~terminated,
             life_lost=np.zeros_like(terminated),
+            failed=failed,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,7 +156,10 @@ class GymnasiumEnvs:
             DataError: if the state was taken from another number of environments.
         """
         self._log.load_state_dict(state)
-        self._log.play_again(self._reset, self._step)
+        for env in range(self.num_envs):
+            seed, actions = self._log.history(env)
+            while not self._play_again(env, seed, actions):
+                pass
 
     def picture(self) -> UInt8[np.ndarray, "height width 3"]:
         """Environment 0 as it renders itself; needs ``with_picture=True``.
@@ -144,6 +179,14 @@ class GymnasiumEnvs:
         for env in self._envs:
             env.close()
 
+    def _make(self, env: int) -> gymnasium.Env[Any, Any]:
+        made = gymnasium.make(
+            self.task.removeprefix(TASK_PREFIX),
+            render_mode="rgb_array" if self._with_picture and env == 0 else None,
+            disable_env_checker=True,  # it raises what we could not tell from a failure
+        )
+        return _in_grey(made)
+
     def _reset(
         self,
         over: Bool[np.ndarray, " envs"],
@@ -152,28 +195,120 @@ class GymnasiumEnvs:
     ) -> Frames:
         assert (over == seeded).all(), "every episode has a seed of its own"
         for env, seed in zip(np.flatnonzero(over), seeds, strict=True):
-            self._frames[env], _ = self._envs[env].reset(seed=int(seed))
-        self._refuse_unless_finite(self._frames)
+            while not self._play_again(int(env), int(seed), ()):
+                pass
         return self._frames.copy()
 
-    def _step(
-        self, actions: Int64[np.ndarray, " envs"], which: Bool[np.ndarray, " envs"]
-    ) -> tuple[Any, Any, Any]:
-        reward = np.zeros(self.num_envs, dtype=np.float32)
-        terminated = np.zeros(self.num_envs, dtype=bool)
-        truncated = np.zeros(self.num_envs, dtype=bool)
-        for index in np.flatnonzero(which):
-            obs, reward[index], terminated[index], truncated[index], _ = self._envs[index].step(
-                self._first_action + int(actions[index])
-            )
-            self._frames[index] = obs
-        self._refuse_unless_finite(self._frames)
-        self._refuse_unless_finite(reward)
-        return reward, terminated, truncated
+    def _play_again(
+        self, env: int, seed: int, actions: Sequence[int] | Int64[np.ndarray, " steps"]
+    ) -> bool:
+        """One episode from its seed; False if the environment failed and was made again."""
+        try:
+            self._frames[env] = self._first_frame(env, seed)
+            for action in actions:
+                self._frames[env], *_ = self._step(env, int(action))
+        except _EnvironmentError as error:
+            self._restart(env, error)
+            return False
+        return True
 
-    def _refuse_unless_finite(self, values: Shaped[np.ndarray, "..."]) -> None:
-        if values.dtype != np.uint8 and not np.isfinite(values).all():
+    def _first_frame(self, env: int, seed: int) -> Shaped[np.ndarray, "..."]:
+        with _as_failure():
+            returned = self._envs[env].reset(seed=seed)
+        self._refuse_unless("reset", returned, _is_tuple(returned, 2), "observation and info")
+        obs, info = returned
+        self._refuse_unless("info", info, isinstance(info, dict), "a dictionary")
+        return self._checked_frame(obs)
+
+    def _step(
+        self, env: int, action: int
+    ) -> tuple[Shaped[np.ndarray, "..."], np.float32, bool, bool]:
+        self._num_steps += 1
+        with _as_failure():
+            returned = self._envs[env].step(self._first_action + action)
+        self._refuse_unless(
+            "step",
+            returned,
+            _is_tuple(returned, 5),
+            "observation, reward, terminated, truncated and info",
+        )
+        obs, reward, terminated, truncated, info = returned
+        for name, flag in (("terminated", terminated), ("truncated", truncated)):
+            self._refuse_unless(name, flag, isinstance(flag, bool | np.bool_), "true or false")
+        self._refuse_unless("info", info, isinstance(info, dict), "a dictionary")
+        number = np.asarray(reward)
+        self._refuse_unless("reward", reward, number.ndim == 0 and _is_real(number), "a number")
+        return (
+            self._checked_frame(obs),
+            self._finite_float32(number)[()],
+            bool(terminated),
+            bool(truncated),
+        )
+
+    def _restart(self, env: int, error: Exception) -> None:
+        """Makes an environment again, if its task has not failed too often."""
+        cause = error.__cause__
+        said = f"{type(cause).__name__}: {cause}"
+        self._num_restarts += 1
+        if self._num_restarts > FREE_RESTARTS + self._num_steps // STEPS_PER_RESTART:
+            raise UnavailableError(
+                f"{self.task}: given up, its environments failed {self._num_restarts} times in "
+                f"{self._num_steps} steps; the last time with {said:.500}"
+            ) from cause
+        _logger.warning("%s: environment %d failed, made again: %.200s", self.task, env, said)
+        with suppress(Exception):  # what is broken need not close well
+            self._envs[env].close()
+        try:
+            self._envs[env] = self._make(env)
+        except Exception as again:
+            raise UnavailableError(
+                f"{self.task}: an environment failed with {said:.500}, and cannot be made again: "
+                f"{again}"
+            ) from again
+
+    def _checked_frame(self, obs: Any) -> Shaped[np.ndarray, "..."]:
+        frame = np.asarray(obs)
+        image = self.frame_dtype == np.uint8
+        fits = frame.shape == self.frame_shape and (frame.dtype == np.uint8 or not image)
+        fits = fits and _is_real(frame)
+        what = "bytes" if image else "numbers"
+        self._refuse_unless("observation", obs, fits, f"{what} of shape {self.frame_shape}")
+        return frame if image else self._finite_float32(frame)
+
+    def _finite_float32(self, values: Any) -> Any:
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
+        if not np.isfinite(values).all():
             raise DataError(f"{self.task}: the environment returned a NaN or infinite value")
+        return values
+
+    def _refuse_unless(self, name: str, came: object, fits: bool, expected: str) -> None:
+        if not fits:
+            raise DataError(
+                f"{self.task}: the environment's {name}: expected {expected}, got {came!r:.200}"
+            )
+
+
+class _EnvironmentError(Exception):
+    """Caused by whatever somebody else's environment raised."""
+
+
+@contextmanager
+def _as_failure() -> Iterator[None]:
+    try:
+        yield
+    except ActorMimicError:  # a signal that came just now
+        raise
+    except Exception as error:
+        raise _EnvironmentError from error
+
+
+def _is_tuple(returned: object, length: int) -> bool:
+    return isinstance(returned, tuple) and len(returned) == length
+
+
+def _is_real(values: np.ndarray) -> bool:
+    return values.dtype.kind in "biuf"
 
 
 def _is_image(space: Any) -> bool:

@@ -36,6 +36,7 @@ class VectorStep:
     terminated: Bool[np.ndarray, " envs"]  # true end of the game: no bootstrap
     truncated: Bool[np.ndarray, " envs"]  # cut by a limit: bootstrap from the final frame
     life_lost: Bool[np.ndarray, " envs"]  # a life was lost, and the game is not over
+    failed: Bool[np.ndarray, " envs"]  # truncated by an error of the environment: no game to count
 
     @property
     def started(self) -> Bool[np.ndarray, " envs"]:
@@ -178,13 +179,12 @@ class EpisodeLog:
     def play_again(
         self,
         reset: Callable[[Bool[np.ndarray, " envs"], Bool[np.ndarray, " envs"], Any], object],
-        step: Callable[[Int64[np.ndarray, " envs"], Bool[np.ndarray, " envs"]], object],
+        step: Callable[[Int64[np.ndarray, " envs"]], object],
     ) -> None:
-        """Brings freshly made environments to where this log ends.
+        """Brings freshly made environments that step together to where this log ends.
 
-        All environments step together, so the shorter histories start later and all end at once.
-        What an environment does before its start is thrown away by its reset; ``step`` is also
-        told which environments have started, for those that can step some and not others::
+        The shorter histories start later and all end at once; what an environment does before
+        its start is thrown away by its reset::
 
             env 0 (5 actions)   S a a r a a a
             env 1 (3 actions)   . . . . S a a a    S = seeded reset, r = plain reset
@@ -208,7 +208,17 @@ class EpisodeLog:
                 position = np.maximum(time - start_at, 0)
                 started = time >= start_at
                 actions = self._actions[np.arange(len(position)), position].astype(np.int64)
-                step(np.where(started, actions, 0), started)
+                step(np.where(started, actions, 0))
+
+    def history(self, env: int) -> tuple[int, Int64[np.ndarray, " steps"]]:
+        """The seed of one environment's episode, and its actions so far.
+
+        Only where every episode has a seed of its own.
+        """
+        assert not self._steps_per_seed, "there may be resets in between: see play_again"
+        which = np.arange(len(self._length)) == env
+        actions = self._actions[env, : self._length[env]].astype(np.int64)
+        return int(self._seeds(which)[0]), actions
 
     def state_dict(self) -> dict[str, Any]:
         """Plain integers and lists."""

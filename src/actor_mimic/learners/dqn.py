@@ -6,7 +6,6 @@ Dabney et al. (2018), arXiv:1710.10044, for quantiles in place of the mean.
 Axes: batch = replayed steps, quantiles = of one action's return.
 """
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,15 +14,10 @@ from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor
 
 from actor_mimic.compute import Workers
-from actor_mimic.learners.gradient_step import (
-    gradient_step,
-    optimizer_tensors,
-    restore_optimizer,
-)
+from actor_mimic.learners.gradient_step import gradient_step
+from actor_mimic.learners.target_network import TargetNetwork
 from actor_mimic.losses import quantile_td_loss, quantile_td_targets, td_loss, td_targets
 from actor_mimic.networks.q_network import QNetwork
-
-TARGET_PREFIX = "target."
 
 Quantiles = Callable[[Tensor], Tensor]
 """Observations to the quantiles of each action's return."""
@@ -58,14 +52,14 @@ class DQNLearner:
         fixed_shape: Callable[[Quantiles], Quantiles] = lambda quantiles: quantiles,
     ) -> None:
         self.network = network
-        self.target_network = copy.deepcopy(network).requires_grad_(False)
+        self._target = TargetNetwork(network, period_updates=target_period_updates)
+        self.target_network = self._target.network
         self._quantiles = fixed_shape(network.quantiles)
         self._target_quantiles = fixed_shape(self.target_network.quantiles)
         self._workers = workers
         self.optimizer = optimizer
         self.updates = 0
         self._double = double
-        self._target_period_updates = target_period_updates
         self._max_gradient_norm = max_gradient_norm
         self._device = next(network.parameters()).device
 
@@ -114,8 +108,7 @@ class DQNLearner:
             max_norm=self._max_gradient_norm,
         )
         self.updates += 1
-        if self.updates % self._target_period_updates == 0:
-            self.target_network.load_state_dict(self.network.state_dict())
+        self._target.follow(self.updates)
         return {"loss": loss, "q_value": columns["q_value"].mean()}
 
     def _targets(
@@ -135,20 +128,9 @@ class DQNLearner:
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The optimiser and the target network; the online network is saved apart."""
-        target = {
-            f"{TARGET_PREFIX}{name}": value
-            for name, value in self.target_network.state_dict().items()
-        }
-        return optimizer_tensors(self.optimizer) | target, {"updates": self.updates}
+        return self._target.tensors(self.optimizer), {"updates": self.updates}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Goes back to where `state_dict` was taken."""
-        target = {
-            name.removeprefix(TARGET_PREFIX): value
-            for name, value in tensors.items()
-            if name.startswith(TARGET_PREFIX)
-        }
-        self.target_network.load_state_dict(target)
-        moments = {n: v for n, v in tensors.items() if not n.startswith(TARGET_PREFIX)}
-        restore_optimizer(self.optimizer, moments)
+        self._target.restore(self.optimizer, tensors)
         self.updates = int(state["updates"])

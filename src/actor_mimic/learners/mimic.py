@@ -200,23 +200,27 @@ class MimicLearner:
             losses = columns["policy_loss"]
             if self.objective.feature_weight:
                 losses = losses + self.objective.feature_weight * columns["feature_loss"]
-            metrics = {name: column.detach().view(tasks, -1).T for name, column in columns.items()}
+            columns = {
+                name: column.detach().unflatten(0, (tasks, -1)).transpose(0, 1)
+                for name, column in columns.items()
+            }
             losses = losses.view(tasks, -1)
             if self._weights is not None:
                 losses = losses * losses.new_tensor(self._weights)[:, None]
             if self.objective.summed:
                 # The step divides by the rows, which makes a mean of what is not to be one.
-                return losses.sum(dim=0) * size, metrics
-            return losses.mean(dim=0), metrics
+                return losses.sum(dim=0) * size, columns
+            return losses.mean(dim=0), columns
 
         loss, columns = gradient_step(
             example_losses, size, self.optimizer, self._workers, max_norm=self._max_gradient_norm
         )
         self.updates += 1
+        columns |= self._measures(columns.pop("scores"), batches)
         return {"loss": loss} | {
-            f"{task}/{name}": column[:, index].mean()
+            f"{task}/{name}": mean
             for name, column in columns.items()
-            for index, task in enumerate(self.student.action_maps)
+            for task, mean in zip(self.student.action_maps, column.mean(dim=0), strict=True)
         }
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -232,8 +236,8 @@ class MimicLearner:
         self.updates = int(state["updates"])
         self.weigh([float(weight) for weight in state["task_weights"]])
 
-    def _columns(self, batches: Sequence[TaskBatch]) -> dict[str, Float[Tensor, " examples"]]:
-        """Losses and measures of every example, task by task."""
+    def _columns(self, batches: Sequence[TaskBatch]) -> dict[str, Float[Tensor, "examples ..."]]:
+        """Losses of every example, task by task, and the student's scores."""
         size = len(batches[0].obs)
         encoded = [
             self.student.encode(task, batch.obs)
@@ -243,12 +247,9 @@ class MimicLearner:
         teacher_scores = torch.cat([batch.teacher_scores for batch in batches])
         legal = self._legal.repeat_interleave(size, dim=0)
         temperature = self._temperature(size)
-        scores = output.scores.detach()
-        logits = self.objective.logits(scores, temperature)
         columns = {
             "policy_loss": self._policy_losses(output.scores, teacher_scores, legal, temperature),
-            "divergence": policy_divergence(logits, teacher_scores, legal, temperature=temperature),
-            "agreement": agreement(scores, teacher_scores, legal).float(),
+            "scores": output.scores,
         }
         if self.objective.feature_weight:
             parts = zip(self.regressors, output.features.split(size), batches, strict=True)
@@ -261,6 +262,25 @@ class MimicLearner:
                 ]
             )
         return columns
+
+    def _measures(
+        self, scores: Float[Tensor, "batch tasks alphabet"], batches: Sequence[TaskBatch]
+    ) -> dict[str, Float[Tensor, "batch tasks"]]:
+        """How near the student is to its teachers, measured once and not by every worker.
+
+        Small operations hold Python's lock, and workers wait for each other's.
+        """
+        size = len(scores)
+        by_task = scores.transpose(0, 1).flatten(0, 1)
+        teacher_scores = torch.cat([batch.teacher_scores for batch in batches]).to(self._device)
+        legal = self._legal.repeat_interleave(size, dim=0)
+        temperature = self._temperature(size)
+        logits = self.objective.logits(by_task, temperature)
+        measures = {
+            "divergence": policy_divergence(logits, teacher_scores, legal, temperature=temperature),
+            "agreement": agreement(by_task, teacher_scores, legal).float(),
+        }
+        return {name: column.view(-1, size).T for name, column in measures.items()}
 
     def _temperature(self, size: int) -> Temperature:
         """One number if it serves all tasks, else one for each example, task by task."""

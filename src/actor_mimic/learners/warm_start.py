@@ -100,6 +100,34 @@ def warm_start(
     return origins
 
 
+@torch.no_grad()
+def warm_start_convolutions(
+    target: QNetwork, convolutions: Mapping[str, Tensor]
+) -> list[TensorOrigin]:
+    """Put convolutions that tasks have shared into a new network, whose other layers stay fresh.
+
+    Args:
+        target: freshly initialised.
+        convolutions: named as those of the target (``torso...``), on any device.
+
+    Returns:
+        One entry for every tensor of the target, in its own order.
+
+    Raises:
+        DataError: if one of them is not among the target's; nothing has changed then.
+    """
+    own = target.state_dict()
+    _check_tensors(convolutions, {n: t for n, t in own.items() if n in convolutions}, 0)
+    origins = []
+    for name, tensor in own.items():
+        if name in convolutions:
+            tensor.copy_(convolutions[name])
+            origins.append(TensorOrigin(name, "copied", len(tensor)))
+        else:
+            origins.append(TensorOrigin(name, "fresh", 0))
+    return origins
+
+
 def _check_names(
     target: QNetwork, source_outputs: Sequence[str], target_actions: Sequence[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The Actor-Mimic network: one torso, one head over the alphabet, and who may use which slot.
+"""One network for several tasks: what they share of it, and who may use which output.
 
 Axes: batch = observations of one task or of several, alphabet = the student's output slots,
 actions = a task's own actions.
@@ -14,17 +14,19 @@ from torch import Tensor, nn
 
 from actor_mimic.actions import ActionMap, build_action_map, build_alphabet
 from actor_mimic.errors import ConfigError, UsageError, did_you_mean
+from actor_mimic.networks.branched import BranchedNetwork
 from actor_mimic.networks.q_network import Output, QNetwork, initialise
 from actor_mimic.networks.torsos import TorsoSpec
 
-HEADS = ("shared", "per_task")
+HEADS = ("shared", "per_task", "branched")
 ENCODER_UNITS = 64  # times the width of the torso
 
 
 class Student(nn.Module):
     """One network that plays several tasks.
 
-    Its scores are logits over the alphabet; a task's policy is the softmax over its legal slots.
+    Its scores stand in the slots of an alphabet, and of a task only its legal slots count: their
+    softmax is its policy or, where the student has learnt values, the best of them its action.
 
     Tasks whose observations are vectors of different lengths get an encoder each, which makes
     vectors of one length of them::
@@ -39,8 +41,9 @@ class Student(nn.Module):
         task_actions: action names of each task, in the task's own order.
         generator: where the initial weights come from; None leaves all of them without memory,
             as in `QNetwork`.
-        head: ``shared`` (the paper): actions of the same name have one output for all tasks; or
-            ``per_task`` (Rusu et al. 2016, arXiv:1511.06295): every task has outputs of its own.
+        head: ``shared`` (the paper): actions of the same name have one output for all tasks;
+            ``per_task`` (Rusu et al. 2016, arXiv:1511.06295): every task has outputs of its own;
+            or ``branched``: hidden layers of its own as well, on shared convolutions.
         vectors: length of each task's observations, in the order of the tasks, where there are to
             be encoders; empty for none.
         scores_are_logits: false for a student that has learnt values.
@@ -61,7 +64,7 @@ class Student(nn.Module):
     ) -> None:
         super().__init__()
         if head not in HEADS:
-            raise ConfigError(f"unknown head {head!r}, expected {' or '.join(HEADS)}")
+            raise ConfigError(f"unknown head {head!r}, expected one of {', '.join(HEADS)}")
         self.head = head
         self.scores_are_logits = scores_are_logits
         self.task_actions = {task: tuple(names) for task, names in task_actions.items()}
@@ -75,7 +78,12 @@ class Student(nn.Module):
         if vectors:
             units = max(1, round(ENCODER_UNITS * spec.width))
             spec = replace(spec, obs_shape=(units,))
-        self.network = QNetwork(spec, len(self.alphabet), generator=generator)
+        self.network: QNetwork | BranchedNetwork
+        if head == "branched":
+            sizes = [len(names) for names in self.task_actions.values()]
+            self.network = BranchedNetwork(spec, sizes, generator=generator)
+        else:
+            self.network = QNetwork(spec, len(self.alphabet), generator=generator)
         for length in self.vectors.values():
             with torch.device("meta"):
                 encoder = _encoder(length, spec)
@@ -84,11 +92,14 @@ class Student(nn.Module):
             self.encoders.append(encoder)
 
     def forward(self, inputs: Shaped[Tensor, "batch ..."]) -> Output:
-        """Logits over the alphabet, illegal slots included, and features.
+        """Scores over the alphabet, illegal slots included, and features.
+
+        Not of a branched student, which has no layer that could say anything of several tasks.
 
         Args:
             inputs: what `encode` gives: raw observations, unless there are encoders.
         """
+        assert isinstance(self.network, QNetwork), "of a branched student: see play_all"
         return self.network(inputs)
 
     def encode(self, task: str, obs: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "batch ..."]:
@@ -102,7 +113,7 @@ class Student(nn.Module):
         return self.encoders[self._number(task)](obs.float())
 
     def play(self, task: str, obs: Shaped[Tensor, "batch ..."]) -> Output:
-        """Logits of one task's own actions, in the task's own order, and features.
+        """Scores of one task's own actions, in the task's own order, and features.
 
         Args:
             task: which game the observations come from.
@@ -111,8 +122,37 @@ class Student(nn.Module):
         Raises:
             UsageError: if the student does not know the task.
         """
-        output = self(self.encode(task, obs))
+        inputs = self.encode(task, obs)
+        if isinstance(self.network, BranchedNetwork):
+            return self.network.branch(self._number(task), self.network.torso(inputs))
+        output = self(inputs)
         return Output(self.task_scores(task, output.scores), output.features)
+
+    def play_all(self, obs: Sequence[Shaped[Tensor, "..."]]) -> list[Output]:
+        """What `play` gives of every task, by one pass of the shared layers over all of them.
+
+        Args:
+            obs: raw observations of each task, in the order of the tasks.
+        """
+        inputs = torch.cat([self.encode(t, part) for t, part in zip(self.tasks, obs, strict=True)])
+        rows = [len(part) for part in obs]
+        if isinstance(self.network, BranchedNetwork):
+            return self.network(inputs, rows)
+        output = self(inputs)
+        parts = zip(self.tasks, output.scores.split(rows), output.features.split(rows), strict=True)
+        return [Output(self.task_scores(task, scores), own) for task, scores, own in parts]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What it plays, in its own order."""
+        return tuple(self.task_actions)
+
+    @property
+    def num_features(self) -> int:
+        """Units of the last hidden layer."""
+        if isinstance(self.network, BranchedNetwork):
+            return self.network.num_features
+        return self.network.torso.num_features
 
     def obs_shape(self, task: str) -> tuple[int, ...]:
         """Of one raw observation of a task."""
@@ -121,7 +161,7 @@ class Student(nn.Module):
     def task_scores(
         self, task: str, scores: Float[Tensor, "batch alphabet"]
     ) -> Float[Tensor, "batch actions"]:
-        """The logits of one task's own actions, in the task's own order.
+        """The scores of one task's own actions, in the task's own order.
 
         Raises:
             UsageError: if the student does not know the task.
@@ -146,6 +186,7 @@ class Student(nn.Module):
         """What `from_json` needs to build the same student; stored in checkpoints."""
         return {
             "torso": self.network.torso.spec.to_json(),
+            "tasks": list(self.tasks),  # the keys of an object have no order, once they are stored
             "task_actions": {task: list(names) for task, names in self.task_actions.items()},
             "head": self.head,
             "vectors": list(self.vectors.values()),
@@ -155,9 +196,10 @@ class Student(nn.Module):
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Student":
         """A student of the recorded shape, without memory for its weights."""
+        names = data["task_actions"]
         return Student(
             TorsoSpec.from_json(data["torso"]),
-            data["task_actions"],
+            {task: names[task] for task in data.get("tasks", names)},
             generator=None,
             # Descriptions from before there was a choice do not mention it.
             head=data.get("head", "shared"),

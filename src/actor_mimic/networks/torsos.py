@@ -78,13 +78,22 @@ NORMS = ("none", "dense", "all")
 class Torso(nn.Module):
     """Convolutions (for images), then hidden layers; ReLU after each, nothing after the last.
 
+    Args:
+        spec: what it is made of.
+        hidden: false for the convolutions alone, where every task has `HiddenLayers` of its own.
+
     Raises:
-        ConfigError: if the spec names no known kind or norm, or does not fit the observations.
+        ConfigError: if the spec names no known kind or norm, does not fit the observations, or
+            without its hidden layers has none at all.
     """
 
-    def __init__(self, spec: TorsoSpec) -> None:
+    def __init__(self, spec: TorsoSpec, *, hidden: bool = True) -> None:
         super().__init__()
         _check(spec)
+        if not (hidden or SHAPES[spec.kind].reads_images):
+            raise ConfigError(
+                f"the network {spec.kind!r} has no convolutions that tasks could share"
+            )
         shape = SHAPES[spec.kind]
         self.spec = spec
         self.precision = torch.float32
@@ -106,17 +115,14 @@ class Torso(nn.Module):
         if shape.reads_images:
             layers.append(nn.Flatten())
             fan_in = _flat_size(layers, spec)
-        for units in shape.hidden:
-            fan_out = max(1, round(units * spec.width))
-            layers.append(nn.Linear(fan_in, fan_out))
-            layers += [nn.LayerNorm(fan_out)] if spec.norm != "none" else []
-            layers.append(nn.ReLU())
-            fan_in = fan_out
+        if hidden:
+            own, fan_in = _hidden_layers(spec, fan_in)
+            layers += own
         self.layers = nn.Sequential(*layers)
         self.num_features = fan_in
 
     def forward(self, obs: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch features"]:
-        """The last hidden layer, after its ReLU."""
+        """The last layer, after its ReLU."""
         # Vectors stay in float32: a position in CartPole has no digits to spare.
         low = self.precision != torch.float32 and obs.dtype == torch.uint8
         # Images are scaled in the precision of the network: 0..255 is exact in bfloat16.
@@ -128,6 +134,27 @@ class Torso(nn.Module):
         scaled = obs.to(self.precision).mul_(1.0 / 255.0) if image else obs.float()
         with torch.autocast(obs.device.type, dtype=torch.bfloat16, enabled=low):
             return self.layers(scaled).float()
+
+
+class HiddenLayers(nn.Module):
+    """What follows the convolutions of a torso: one task's own, where tasks share only those.
+
+    Args:
+        spec: of the torso.
+        num_inputs: what its convolutions give.
+    """
+
+    def __init__(self, spec: TorsoSpec, num_inputs: int) -> None:
+        super().__init__()
+        self.precision = torch.float32
+        layers, self.num_features = _hidden_layers(spec, num_inputs)
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, maps: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch features"]:
+        """The last hidden layer, after its ReLU."""
+        low = self.precision != torch.float32
+        with torch.autocast(maps.device.type, dtype=torch.bfloat16, enabled=low):
+            return self.layers(maps).float()
 
 
 class Residual(nn.Module):
@@ -147,6 +174,18 @@ class Residual(nn.Module):
     ) -> Float[Tensor, "batch channel height width"]:
         """The maps, and what the convolutions add to them."""
         return maps + self.layers(maps)
+
+
+def _hidden_layers(spec: TorsoSpec, fan_in: int) -> tuple[list[nn.Module], int]:
+    """The hidden layers of a torso, and how many units the last one has."""
+    layers: list[nn.Module] = []
+    for units in SHAPES[spec.kind].hidden:
+        fan_out = max(1, round(units * spec.width))
+        layers.append(nn.Linear(fan_in, fan_out))
+        layers += [nn.LayerNorm(fan_out)] if spec.norm != "none" else []
+        layers.append(nn.ReLU())
+        fan_in = fan_out
+    return layers, fan_in
 
 
 def _section(fan_in: int, channels: int, norm: str) -> list[nn.Module]:

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from actor_mimic.config import Config, DistillConfig, EvaluateConfig, NetworkConfig, build_config
+from actor_mimic.config import (
+    Config,
+    DistillConfig,
+    EvaluateConfig,
+    MultitaskDQNConfig,
+    NetworkConfig,
+    build_config,
+)
 from actor_mimic.errors import ActorMimicError, ConfigError, UsageError, did_you_mean
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.recipes.lines import Lines
@@ -23,7 +30,7 @@ from actor_mimic.storage.run_dir import validate_run_name
 from actor_mimic.storage.shipped import PREFIX, shipped_path
 
 TASK_PREFIX = "gym:"
-KINDS = ("expert", "distill", "transfer", "evaluate")
+KINDS = ("expert", "distill", "multitask-dqn", "transfer", "evaluate")
 TOP_KEYS = ("name", "description", "seeds", "scale", "defaults", "stage")
 STAGE_KEYS = ("name", "kind", "seeds")
 PARENT_KEYS = {"distill": "teachers", "transfer": "parent", "evaluate": "checkpoint"}
@@ -137,6 +144,10 @@ class RecipeReader:
             if "tasks" in values:
                 raise ConfigError("tasks is given by the keys of teachers")
             config = build_config("distill", values | {"tasks": list(stage.teachers)})
+        elif stage.kind == "multitask-dqn":
+            if "tasks" not in values:
+                raise ConfigError("tasks must be a list of names, and is missing")
+            config = build_config(stage.kind, values)
         else:
             if not isinstance(values.get("task"), str):
                 raise ConfigError(f"task must be the name of a game, got {values.get('task')!r}")
@@ -146,7 +157,7 @@ class RecipeReader:
         return self._scaled(config)
 
     def _scaled(self, config: Config) -> Config:
-        if isinstance(config, DistillConfig):
+        if isinstance(config, DistillConfig | MultitaskDQNConfig):
             steps = max(1, round(config.steps_per_task * self._scale))
             return dataclasses.replace(config, steps_per_task=steps)
         steps = max(1, round(config.total_steps * self._scale))

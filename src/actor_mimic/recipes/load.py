@@ -12,7 +12,7 @@
 
     [[stage]]
     name = "pong-expert"
-    kind = "expert"                  # expert, distill, transfer or evaluate
+    kind = "expert"                  # expert, distill, multitask-dqn, transfer or evaluate
     task = "pong"                    # any hyper-parameter of the stage stands here, by its name
     preset = "nature"                # optional: fast, nature or sb3, beneath the other values
 
@@ -21,6 +21,13 @@
     kind = "distill"
     teachers = { pong = "pong-expert", boxing = "runs/boxing", enduro = "zoo:enduro" }
     preset = "paper"                 # optional: paper or authors-code
+
+    [[stage]]
+    name = "without-teachers"
+    kind = "multitask-dqn"
+    tasks = ["pong", "boxing"]
+    head = "branched"                # optional: shared, per_task or branched
+    preset = "nature"                # optional: nature or sb3
 
     [[stage]]
     name = "breakout-from-student"

@@ -7,7 +7,7 @@ import torch
 
 from actor_mimic.actions import ATARI_ALPHABET
 from actor_mimic.compute import require_memory
-from actor_mimic.config import Config, DistillConfig, EvaluateConfig
+from actor_mimic.config import Config, DistillConfig, EvaluateConfig, MultitaskDQNConfig
 from actor_mimic.envs.atari import AtariEnvs
 from actor_mimic.envs.gymnasium import TASK_PREFIX
 from actor_mimic.envs.make import describe_task
@@ -42,19 +42,26 @@ def replay_bytes(config: Config | EvaluateConfig) -> int:
     """
     if isinstance(config, DistillConfig):
         features = round(SHAPES["nature"].hidden[-1] * config.network.width)
-        games = sum(map(_shows_images, config.tasks))
-        return games * _bytes(
+        return _games(config.tasks) * _bytes(
             config.envs_per_task,
             config.replay_capacity_steps,
             label_scores=len(ATARI_ALPHABET),
             label_features=features if config.feature_weight else 0,
         )
+    if isinstance(config, MultitaskDQNConfig):
+        learner = config.learner
+        each = _bytes(learner.num_envs, learner.replay_capacity_steps)
+        return _games(config.tasks) * each
     if isinstance(config, EvaluateConfig):
         return 0
     learner = config.learner
     if not isinstance(learner, DQNConfig) or not _shows_images(config.task):
         return 0
     return _bytes(learner.num_envs, learner.replay_capacity_steps)
+
+
+def _games(tasks: Iterable[str]) -> int:
+    return sum(map(_shows_images, tasks))
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from actor_mimic.compute import Compute
 from actor_mimic.config import (
     DistillConfig,
     ExpertConfig,
+    MultitaskDQNConfig,
     NetworkConfig,
     TransferConfig,
 )
@@ -29,10 +30,14 @@ from actor_mimic.stages.expert import (
     observation_shape,
     torso_spec,
 )
+from actor_mimic.stages.lockstep import make_all_envs
+from actor_mimic.stages.multitask_dqn import MultitaskDQNState
 from actor_mimic.stages.training import LearningState
 from actor_mimic.storage.checkpoint import find_checkpoints, resolve_checkpoint
 from actor_mimic.storage.run_dir import is_complete
 from actor_mimic.teachers.teacher import Teacher
+
+Learning = ExpertConfig | TransferConfig | DistillConfig | MultitaskDQNConfig
 
 REPLAY_STEPS = 20_000  # of a probe: what is measured is speed
 LONG_FIRST_S = 30.0  # a first update that takes so long is measurement enough
@@ -86,7 +91,7 @@ def predict(
         if is_complete(job.path):
             continue
         config = job.config
-        if not isinstance(config, ExpertConfig | TransferConfig | DistillConfig):
+        if not isinstance(config, Learning):
             predictions.append(Prediction(job.title, 0, None))
             continue
         left = max(0, config.total_steps - _steps_done(job.path))
@@ -115,7 +120,7 @@ def describe(predictions: Iterable[Prediction]) -> str:
 
 def network_of(recipe: Recipe, stage: Stage) -> NetworkConfig:
     """The network that a learning stage trains: its own, or its parent's."""
-    assert isinstance(stage.config, ExpertConfig | TransferConfig | DistillConfig)
+    assert isinstance(stage.config, Learning)
     if stage.kind == "transfer" and stage.parent is not None:
         return _network_of_parent(recipe, stage.parent)
     return stage.config.network
@@ -134,22 +139,23 @@ def _network_of_parent(recipe: Recipe, parent: Parent) -> NetworkConfig:
 
 
 def _key(
-    config: ExpertConfig | TransferConfig | DistillConfig,
+    config: Learning,
     network: NetworkConfig,
     teachers: list[NetworkConfig],
 ) -> Hashable:
     """What the speed depends on. All Atari games count as equally fast."""
-    tasks = config.tasks if isinstance(config, DistillConfig) else (config.task,)
+    tasks = (config.task,) if isinstance(config, ExpertConfig | TransferConfig) else config.tasks
     worlds = tuple(task if task.startswith("gym:") else "atari" for task in tasks)
     if isinstance(config, DistillConfig):
         sizes = (config.envs_per_task, config.batch_size_per_task, config.samples_per_step)
         kinds = (config.actor, config.optimizer, config.feature_weight > 0.0)
         return (worlds, network, tuple(teachers), sizes, kinds)
-    return (worlds, network, config.learner)
+    head = config.head if isinstance(config, MultitaskDQNConfig) else ""
+    return (worlds, network, config.learner, head)
 
 
 def _build(
-    config: ExpertConfig | TransferConfig | DistillConfig,
+    config: Learning,
     network: NetworkConfig,
     teachers: list[NetworkConfig],
     compute: Compute,
@@ -172,6 +178,9 @@ def _build(
             replay_capacity_steps=_replay_steps(learner.replay_capacity_steps, learner.num_envs),
         )
         config = dataclasses.replace(config, learner=learner)
+    if isinstance(config, MultitaskDQNConfig):
+        envs = make_all_envs(config, config.learner.num_envs, compute)
+        return MultitaskDQNState(config, compute, envs)
     env = make_task_envs(config, compute)
     return expert_state(config, compute, env, fresh_network(config, env))
 

@@ -35,7 +35,7 @@ class Stage:
 
     Attributes:
         name: unique in the recipe; the name of its directory.
-        kind: ``expert``, ``distill``, ``transfer`` or ``evaluate``.
+        kind: ``expert``, ``distill``, ``multitask-dqn``, ``transfer`` or ``evaluate``.
         seeds: at least one.
         config: for any of the seeds; see `for_seed`.
         teachers: of a distillation, by task.

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from actor_mimic.compute import choose_compute
-from actor_mimic.config import DistillConfig, EvaluateConfig, ExpertConfig, TransferConfig
+from actor_mimic.config import (
+    DistillConfig,
+    EvaluateConfig,
+    ExpertConfig,
+    MultitaskDQNConfig,
+    TransferConfig,
+)
 from actor_mimic.envs.atari import atari_games
 from actor_mimic.envs.gymnasium import TASK_PREFIX
 from actor_mimic.errors import (
@@ -32,14 +38,13 @@ from actor_mimic.recipes.recipe import (
     seed_of_parent,
 )
 from actor_mimic.stages.launch import (
-    Launch,
-    ignore,
-    never,
     run_distill,
     run_evaluate,
     run_expert,
+    run_multitask_dqn,
     run_transfer,
 )
+from actor_mimic.stages.stage_run import Launch, ignore, never
 from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint
 from actor_mimic.storage.durable import json_bytes, replace_file
 from actor_mimic.storage.records import Record
@@ -165,6 +170,8 @@ def _records(job: Job, launch: Launch, world: _World) -> Iterator[Record]:
             return run_transfer(config, launch, parent)
         case DistillConfig() as config:
             return run_distill(config, launch, parents)
+        case MultitaskDQNConfig() as config:
+            return run_multitask_dqn(config, launch)
         case EvaluateConfig() as config:
             return run_evaluate(config, launch, parent)
 

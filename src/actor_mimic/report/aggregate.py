@@ -61,7 +61,7 @@ class Run:
         name: of the stage.
         seed: of this repetition.
         path: its directory.
-        kind: ``expert``, ``distill``, ``transfer`` or ``evaluate``.
+        kind: ``expert``, ``distill``, ``multitask-dqn``, ``transfer`` or ``evaluate``.
         config: as it was run.
         versions: of what it ran on.
         created: when it was begun.

@@ -47,7 +47,8 @@ TRANSFER_HEADINGS = (
 )
 NOTE = (
     "Raw scores, mean [95 % bootstrap interval]; a row named mean is the mean over seeds. "
-    "ratio = (student - random) / (expert - random). human: 0 % is the published random play, "
+    "ratio = (student - random) / (expert - random); a multitask DQN counts as a student, of the "
+    "experts that taught another one the same tasks. human: 0 % is the published random play, "
     f"100 % the published human. last {LAST_EVALUATIONS} and maximum: mean of the last "
     f"{LAST_EVALUATIONS} and best of the evaluations while learning. area ratio: area "
     "between the learning curve and random play, divided by that of the arm with random weights. "
@@ -243,11 +244,18 @@ def _score_row(collection: Collection, run: Run, task: str) -> ScoreRow:
     final = run.scores.get(task)
     row = replace(row, final=final, last_mean=last_mean, maximum=maximum)
     played = run if run.kind != "evaluate" else collection.run_of(run.model_sha256 or "")
-    if played is None or played.kind != "distill":
+    if played is None or played.kind not in ("distill", "multitask-dqn"):
         return replace(row, expert=final)
-    teachers = dict(zip(played.tasks, played.parents, strict=False))
-    expert = collection.score_of(teachers.get(task, ""), task, near=run)
+    expert = collection.score_of(_teacher(collection, played, task), task, near=run)
     return replace(row, expert=expert, student=final, ratio=_ratio(final, expert, random))
+
+
+def _teacher(collection: Collection, student: Run, task: str) -> str:
+    """The model that taught a student a task; of one without teachers, that taught another one."""
+    for run in (student, *collection.runs):
+        if run.kind == "distill" and task in run.tasks:
+            return dict(zip(run.tasks, run.parents, strict=False)).get(task, "")
+    return ""
 
 
 def _ratio(student: Score | None, expert: Score | None, random: Score | None) -> float | None:

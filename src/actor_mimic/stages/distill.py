@@ -11,16 +11,12 @@ from torch import Tensor, nn
 
 from actor_mimic.compute import Compute
 from actor_mimic.config import DistillConfig
-from actor_mimic.envs.make import make_envs
 from actor_mimic.envs.vector_step import VectorEnv
-from actor_mimic.errors import ConfigError, DataError
+from actor_mimic.errors import DataError
 from actor_mimic.learners.mimic import MimicLearner, Objective, TaskBatch
 from actor_mimic.learners.optimizers import AuthorsAdam
 from actor_mimic.networks.q_network import Output
 from actor_mimic.networks.regressors import build_regressor
-from actor_mimic.networks.student import Student
-from actor_mimic.protocols import protocol_named
-from actor_mimic.rollout import Rollout
 from actor_mimic.schedules import linear
 from actor_mimic.seeding import (
     generator_state,
@@ -28,15 +24,11 @@ from actor_mimic.seeding import (
     restore_generator,
     torch_generator,
 )
-from actor_mimic.stages.expert import (
-    add_transition,
-    make_replays,
-    replay_layout,
-    torso_spec,
-)
 from actor_mimic.stages.fidelity import gap_weights
-from actor_mimic.stages.training import RecentEpisodes, Snapshot
-from actor_mimic.teachers.teacher import Teacher
+from actor_mimic.stages.lockstep import Lockstep, fresh_student, make_all_envs
+from actor_mimic.stages.replays import replay_layout
+from actor_mimic.stages.training import Snapshot
+from actor_mimic.teachers.teacher import Teacher, label_all
 
 
 class DistillState:
@@ -66,27 +58,18 @@ class DistillState:
     def __init__(
         self, config: DistillConfig, compute: Compute, teachers: Sequence[Teacher]
     ) -> None:
-        self.steps = 0
         self.total_steps = config.total_steps
-        self.recent = RecentEpisodes(config.tasks)
         self.config = config
         self._device = compute.device
         self.teachers = list(teachers)
-        envs = _make_envs(config, compute)
+        envs = make_all_envs(config, config.envs_per_task, compute)
         _check_teachers(teachers, envs)
-        self.network = Student(
-            torso_spec(config.network, envs[0]),
-            {env.task: env.action_names for env in envs},
-            generator=torch_generator(config.seed, "student"),
-            head=config.head,
-            vectors=_vectors(envs),
-            scores_are_logits=config.objective != "mse",
-        )
+        self.network = fresh_student(config, envs, scores_are_logits=config.objective != "mse")
         assert [teacher.task for teacher in teachers] == list(self.network.action_maps)
         self._regressors = nn.ModuleList(
             build_regressor(
                 config.regressor,
-                self.network.network.torso.num_features,
+                self.network.num_features,
                 teacher.num_features,
                 generator=torch_generator(config.seed, teacher.task, "regressor"),
             )
@@ -103,12 +86,9 @@ class DistillState:
             max_gradient_norm=config.max_gradient_norm,
             workers=self._workers,
         )
-        self._rollout = Rollout(
+        self._games = Lockstep(
+            config,
             envs,
-            life_loss_is_terminal=protocol_named(config.protocol).life_loss_ends_training_episodes,
-            rngs=[numpy_generator(config.seed, task, "exploration") for task in config.tasks],
-        )
-        self._replays = make_replays(
             [
                 replay_layout(
                     env,
@@ -117,12 +97,18 @@ class DistillState:
                     label_features=teacher.num_features if config.feature_weight else 0,
                 )
                 for env, teacher in zip(envs, teachers, strict=True)
-            ]
+            ],
         )
-        self.replay_bytes = sum(replay.nbytes for replay in self._replays)
-        self._rngs = [numpy_generator(config.seed, task, "replay") for task in config.tasks]
+        self._rollout = self._games.rollout
+        self.recent = self._games.recent
+        self.replay_bytes = self._games.replay_bytes
         self._actor_rngs = [numpy_generator(config.seed, task, "actor") for task in config.tasks]
         self._samples_due = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Over all tasks."""
+        return self._games.steps
 
     @property
     def updates(self) -> int:
@@ -146,12 +132,7 @@ class DistillState:
             for index, output in enumerate(labels or self._label_all(obs))
         ]
         metrics = self._learn()
-        for replay, label, transition in zip(
-            self._replays, labels, self._rollout.recv(), strict=True
-        ):
-            add_transition(replay, transition, **label)
-        self.steps += self._rollout.num_envs
-        self.recent.extend(self._rollout.take_finished())
+        self._games.receive(labels)
         return metrics
 
     def soften(self, temperatures: Mapping[str, float]) -> None:
@@ -192,25 +173,18 @@ class DistillState:
     def snapshot(self) -> Snapshot:
         """Student, regressors, optimiser, environments, generators, counters, replays."""
         moments, learner = self.learner.state_dict()
-        tensors, rollout = self._rollout.state_dict()
-        return Snapshot(
+        return self._games.snapshot(
             {
                 "model": self.network.state_dict(),
                 "regressors": self._regressors.state_dict(),
                 "optimizer": moments,
-                "rollout": tensors,
             },
             {
-                "steps": self.steps,
                 "samples_due": self._samples_due,
                 "learner": learner,
-                "rollout": rollout,
-                "recent": self.recent.state_dict(),
-                "replay_rngs": [generator_state(rng) for rng in self._rngs],
                 "actor_rngs": [generator_state(rng) for rng in self._actor_rngs],
                 "temperatures": list(self.learner.objective.temperatures),
             },
-            {f"task-{index:02d}": replay for index, replay in enumerate(self._replays)},
         )
 
     def restore(
@@ -223,20 +197,14 @@ class DistillState:
         self.network.load_state_dict(tensors["model"])
         self._regressors.load_state_dict(tensors["regressors"])
         self.learner.load_state_dict(tensors["optimizer"], state["learner"])
-        self._rollout.load_state_dict(tensors["rollout"], state["rollout"])
-        self.recent.load_state_dict(state["recent"])
-        self._rngs = [restore_generator(rng) for rng in state["replay_rngs"]]
+        self._games.restore(tensors, state, replays)
         self._actor_rngs = [restore_generator(rng) for rng in state["actor_rngs"]]
         self.soften(dict(zip(self.config.tasks, state["temperatures"], strict=True)))
-        self.steps = int(state["steps"])
         self._samples_due = float(state["samples_due"])
-        for index, replay in enumerate(self._replays):
-            if f"task-{index:02d}" in replays:
-                replay.restore(replays[f"task-{index:02d}"])
 
     def close(self) -> None:
         """Stops the emulators."""
-        self._rollout.close()
+        self._games.close()
 
     def _greedy(self, obs: Shaped[Tensor, "envs ..."]) -> Int64[np.ndarray, " envs"]:
         scores = self._workers.infer(lambda rows: self.network(rows).scores, obs)
@@ -279,7 +247,7 @@ class DistillState:
         return np.where(by_teacher, taught, self._greedy(inputs))
 
     def _label_all(self, obs: Sequence[Shaped[Tensor, "..."]]) -> list[Output]:
-        return [teacher.label(part) for teacher, part in zip(self.teachers, obs, strict=True)]
+        return label_all(self.teachers, obs, self._workers)
 
     def _as_labels(self, index: int, output: Output) -> dict[str, Tensor]:
         """What the replay stores of a teacher's output."""
@@ -292,56 +260,21 @@ class DistillState:
     def _learn(self) -> dict[str, Tensor]:
         """The updates that are due; the means of their metrics."""
         config = self.config
-        if min(replay.steps_added for replay in self._replays) < config.learning_starts_steps:
+        if self._games.steps_of_each < config.learning_starts_steps:
             return {}
         self._samples_due += config.samples_per_step * self._rollout.num_envs
-        batch = config.batch_size_per_task * len(self._replays)
+        batch = config.batch_size_per_task * len(config.tasks)
         updates: list[dict[str, Tensor]] = []
         while self._samples_due >= batch:
             self._samples_due -= batch
-            metrics = self.learner.update(
-                [
-                    TaskBatch(drawn.obs, drawn.label_scores, drawn.label_features)
-                    for drawn in (
-                        replay.sample_labelled(config.batch_size_per_task, rng=rng)
-                        for replay, rng in zip(self._replays, self._rngs, strict=True)
-                    )
-                ]
+            drawn = self._games.draw(
+                lambda replay, rng: replay.sample_labelled(config.batch_size_per_task, rng=rng)
             )
-            updates.append(metrics)
+            batches = [TaskBatch(d.obs, d.label_scores, d.label_features) for d in drawn]
+            updates.append(self.learner.update(batches))
         if len(updates) < 2:
             return updates[0] if updates else {}
         return {name: torch.stack([m[name] for m in updates]).mean() for name in updates[0]}
-
-
-def _make_envs(config: DistillConfig, compute: Compute) -> list[VectorEnv]:
-    # Several games share the cores: with all threads each, they would fight for them.
-    threads = max(1, compute.threads // len(config.tasks))
-    envs = [
-        make_envs(
-            task,
-            num_envs=config.envs_per_task,
-            run_seed=config.seed,
-            protocol=protocol_named(config.protocol),
-            num_threads=threads,
-        )
-        for task in config.tasks
-    ]
-    shapes = {env.task: env.frame_shape for env in envs}
-    if len(set(shapes.values())) > 1 and any(len(shape) > 1 for shape in shapes.values()):
-        for env in envs:
-            env.close()
-        raise ConfigError(
-            "the tasks of one student must all give vectors, or all images of one shape, "
-            f"got {shapes}"
-        )
-    return envs
-
-
-def _vectors(envs: Sequence[VectorEnv]) -> list[int]:
-    """Lengths of the observations if they differ, so that each task needs an encoder."""
-    shapes = [env.frame_shape for env in envs]
-    return [] if len(set(shapes)) == 1 else [length for (length,) in shapes]
 
 
 def _objective(config: DistillConfig, teachers: Sequence[Teacher]) -> Objective:

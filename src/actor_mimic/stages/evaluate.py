@@ -162,6 +162,17 @@ def expert_normalised(
     return float(np.mean(ratios))
 
 
+def mean_score(scores: Mapping[str, float]) -> float:
+    """Mean over tasks of human-normalised scores; of raw ones, if one has no published human.
+
+    The sum of raw scores, by which the authors' code chooses its best network, is that of the one
+    game with the largest numbers.
+    """
+    normalised = [human_normalised(task, score) for task, score in scores.items()]
+    known = [score for score in normalised if score is not None]
+    return float(np.mean(known if len(known) == len(scores) else list(scores.values())))
+
+
 def evaluation_json(
     checkpoint: str, protocol: Protocol, epsilon: float, tasks: Mapping[str, TaskScores]
 ) -> dict[str, Any]:

@@ -1,14 +1,13 @@
 """Stage: one network learns one task by reinforcement, with replay (DQN) or without (PQN)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
-from actor_mimic.compute import Compute, require_memory
+from actor_mimic.compute import Compute
 from actor_mimic.config import ExpertConfig, NetworkConfig, TransferConfig
 from actor_mimic.envs.make import make_envs
 from actor_mimic.envs.vector_step import VectorEnv
@@ -19,8 +18,7 @@ from actor_mimic.learners.pqn import PQNLearner, Trajectories
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.protocols import protocol_named
-from actor_mimic.replay.frame_replay import FrameReplay
-from actor_mimic.rollout import Rollout, Transition
+from actor_mimic.rollout import Rollout
 from actor_mimic.schedules import linear
 from actor_mimic.seeding import (
     generator_state,
@@ -28,9 +26,8 @@ from actor_mimic.seeding import (
     restore_generator,
     torch_generator,
 )
+from actor_mimic.stages.replays import add_transition, make_replays, replay_layout
 from actor_mimic.stages.training import RecentEpisodes, Snapshot
-
-FRAME_DTYPES = {np.uint8: torch.uint8, np.float32: torch.float32}
 
 
 def observation_shape(env: VectorEnv) -> tuple[int, ...]:
@@ -142,7 +139,7 @@ class PQNState:
 
     def advance(self) -> dict[str, Tensor | float]:
         """One rollout and the epochs on it."""
-        epsilon = _epsilon(self._settings, self.steps, self.total_steps)
+        epsilon = epsilon_at(self._settings, self.steps, self.total_steps)
         for time in range(self._settings.rollout_steps):
             self._step(time, epsilon)
         last_values = self._scores(self._rollout.observations).amax(dim=1)
@@ -230,14 +227,7 @@ class DQNState:
         self._rollout = _make_rollout(config, env)
         self._learner = DQNLearner(
             network,
-            make_optimizer(
-                settings.optimizer,
-                network.parameters(),
-                learning_rate=settings.learning_rate,
-                adam_epsilon=settings.adam_epsilon,
-                rmsprop_decay=settings.rmsprop_decay,
-                rmsprop_epsilon=settings.rmsprop_epsilon,
-            ),
+            optimizer_for(settings, network),
             double=settings.double,
             target_period_updates=settings.target_period_updates,
             max_gradient_norm=settings.max_gradient_norm,
@@ -261,7 +251,7 @@ class DQNState:
         """As many steps as one update waits for, and the update."""
         settings = self._settings
         metrics: dict[str, Tensor | float] = {}
-        epsilon = _epsilon(settings, self.steps, self.total_steps)
+        epsilon = epsilon_at(settings, self.steps, self.total_steps)
         for turn in range(settings.update_every_steps // self._rollout.num_envs):
             self._rollout.send(self._greedy(), epsilon)
             # The update runs beside the emulators, on what the replay held before this step.
@@ -329,48 +319,6 @@ class DQNState:
         )
 
 
-def replay_layout(
-    env: VectorEnv, capacity_steps: int, *, label_scores: int = 0, label_features: int = 0
-) -> dict[str, Any]:
-    """What `FrameReplay` is made of for a task's observations."""
-    return {
-        "num_envs": env.num_envs,
-        "capacity_steps": capacity_steps,
-        "frame_shape": env.frame_shape,
-        "frame_dtype": FRAME_DTYPES[env.frame_dtype],
-        "stack_size": env.stack_size,
-        "label_scores": label_scores,
-        "label_features": label_features,
-    }
-
-
-def make_replays(layouts: Sequence[Mapping[str, Any]]) -> list[FrameReplay]:
-    """The replays of a stage, under one budget.
-
-    Memory is taken only as steps arrive, so that each alone would seem to fit.
-
-    Raises:
-        ConfigError: if together they would not fit into memory.
-    """
-    needed = sum(FrameReplay.bytes_needed(**layout) for layout in layouts)
-    require_memory(needed, f"the replay of {len(layouts)} task(s)")
-    return [FrameReplay(**layout) for layout in layouts]
-
-
-def add_transition(replay: FrameReplay, transition: Transition, **labels: Tensor) -> None:
-    """Puts one step of all environments into the replay."""
-    replay.add(
-        transition.frames,
-        transition.actions,
-        transition.rewards,
-        transition.terminal,
-        transition.truncated,
-        transition.first,
-        final_frames=transition.final_frames,
-        **labels,
-    )
-
-
 def _make_rollout(config: ExpertConfig | TransferConfig, env: VectorEnv) -> Rollout:
     return Rollout(
         [env],
@@ -383,7 +331,20 @@ def _greedy(scores: Float[Tensor, "envs actions"]) -> Int64[Any, " envs"]:
     return scores.argmax(dim=1).cpu().numpy()
 
 
-def _epsilon(settings: PQNConfig | DQNConfig, steps: int, total_steps: int) -> float:
+def optimizer_for(settings: DQNConfig, network: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser that a DQN's settings ask for, over all parameters of the network."""
+    return make_optimizer(
+        settings.optimizer,
+        network.parameters(),
+        learning_rate=settings.learning_rate,
+        adam_epsilon=settings.adam_epsilon,
+        rmsprop_decay=settings.rmsprop_decay,
+        rmsprop_epsilon=settings.rmsprop_epsilon,
+    )
+
+
+def epsilon_at(settings: PQNConfig | DQNConfig, steps: int, total_steps: int) -> float:
+    """The probability of a random action after so many steps of the budget."""
     return linear(
         steps,
         start=settings.epsilon_start,

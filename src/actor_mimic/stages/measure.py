@@ -18,6 +18,7 @@ from actor_mimic.storage.checkpoint import Checkpoint
 from actor_mimic.storage.durable import json_bytes, make_directory, replace_file
 from actor_mimic.storage.records import Record
 from actor_mimic.storage.run_dir import installed_versions, read_run_json, slug
+from actor_mimic.storage.shipped import PREFIX, name_of_model, read_shipped
 from actor_mimic.teachers.callables import TeacherSource
 from actor_mimic.teachers.teacher import Teacher
 
@@ -156,6 +157,22 @@ def _kept(run: Path, file_name: str, task: str) -> TaskScores | None:
         ) from error
 
 
+def _shipped(name: str, task: str, measuring: Measuring) -> TaskScores | None:
+    """What a shipped expert was measured at, on other games than a run's, and no fewer of them.
+
+    None if the weights are not shipped, or were played otherwise or with other versions.
+    """
+    expert = name_of_model(name)
+    if expert is None:
+        return None
+    shipped = read_shipped(expert.removeprefix(PREFIX))
+    result = shipped.evaluation(measuring.protocol.name, measuring.epsilon)
+    if result is None or result.get("versions") != _versions():
+        return None
+    scores = TaskScores.from_json(result["tasks"][task])
+    return scores if scores.episodes >= measuring.episodes else None
+
+
 def claimed_score(source: TeacherSource) -> float | None:
     """What an import's author says that it scores; None if nothing is known."""
     claimed = source.config.get("claimed_score") if isinstance(source, Checkpoint) else None
@@ -176,7 +193,9 @@ def measure_references(
             (RANDOM, RANDOM, None),
         ):
             known = claimed if who == "teacher" else None
-            scores = measure(act, name, task, measuring, also_look_in=home, claimed=known)
+            scores = _shipped(name, task, measuring)
+            if scores is None:
+                scores = measure(act, name, task, measuring, also_look_in=home, claimed=known)
             values = {"who": who, "task": task} | score_values(task, scores)
             if known is not None:
                 values |= {f"{task}/claimed": known, f"{task}/drop": known - scores.mean}

@@ -19,12 +19,12 @@ from actor_mimic.stages.training import LearningState, train
 from actor_mimic.storage.checkpoint import (
     Checkpoint,
     newest_valid,
-    prune,
     read_best,
     write_best,
     write_checkpoint,
 )
 from actor_mimic.storage.records import Record, read_records
+from actor_mimic.storage.retention import prune
 from actor_mimic.storage.run_dir import RunDir
 from actor_mimic.storage.tensor_files import load_tensor_file
 
@@ -220,7 +220,12 @@ class Session:
         )
         best = read_best(self._run.path)
         keep = frozenset() if best is None else frozenset({best.step})
-        prune(self._run.checkpoints, keep_last=KEEP_LAST, keep=keep)
+        prune(
+            self._run.checkpoints,
+            keep_last=KEEP_LAST,
+            keep=keep,
+            keep_every_steps=self._schedule.keep_every_steps,
+        )
         values: dict[str, float | int | str | None] = {"model_sha256": self._last.model_sha256}
         yield from self._write(
             Record("checkpoint", self._state.steps, self._state.updates, values, self.elapsed_s)

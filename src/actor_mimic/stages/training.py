@@ -1,4 +1,4 @@
-"""What the three learning stages share: one loop, and how it is recorded.
+"""What the learning stages share: one loop, and how it is recorded.
 
 A learning stage is a state object that advances by a few steps at a time. `train` turns it into a
 generator of records; whoever consumes them evaluates, saves and stops between two of them, where
@@ -36,9 +36,13 @@ class Snapshot:
 class LearningState(Protocol):
     """Everything that a learning stage is at one moment."""
 
-    steps: int
     recent: "RecentEpisodes"
     replay_bytes: int
+
+    @property
+    def steps(self) -> int:
+        """Steps so far, over all tasks."""
+        ...
 
     @property
     def updates(self) -> int:

@@ -9,8 +9,9 @@ import dataclasses
 
 from actor_mimic.config import NetworkConfig, TransferConfig
 from actor_mimic.envs.vector_step import VectorEnv
-from actor_mimic.errors import DataError
-from actor_mimic.learners.warm_start import TensorOrigin, warm_start
+from actor_mimic.errors import ConfigError, DataError
+from actor_mimic.learners.warm_start import TensorOrigin, warm_start, warm_start_convolutions
+from actor_mimic.networks.branched import BranchedNetwork
 from actor_mimic.networks.layered import LayeredNetwork
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.student import Student
@@ -49,6 +50,7 @@ def transfer_network(
 
     Raises:
         DataError: if the parent reads observations of another shape.
+        ConfigError: if its outputs are to be copied, and stand on hidden layers of their own.
     """
     if parent is None:
         network = fresh_network(config, env)
@@ -70,6 +72,14 @@ def transfer_network(
     source = load_network(parent)
     assert not isinstance(source, LayeredNetwork), "refused by with_network_of"
     if isinstance(source, Student):
+        if isinstance(source.network, BranchedNetwork):
+            if config.head != "fresh":
+                raise ConfigError(
+                    f"head = {config.head!r}: the outputs of {parent.path} stand on hidden layers "
+                    "of their own, which no other task has; choose head = 'fresh'"
+                )
+            shared = source.network.torso.state_dict(prefix="torso.")
+            return network, warm_start_convolutions(network, shared)
         source_outputs, source_network = source.alphabet, source.network
     else:
         (source_outputs,) = (tuple(names) for names in parent.tasks.values())

@@ -30,7 +30,6 @@ from actor_mimic.storage.durable import (
     fault_point,
     json_bytes,
     make_directory,
-    move_to_trash,
     parse_json,
     read_regular,
     replace_file,
@@ -276,42 +275,6 @@ def newest_valid(directory: Path, on_damaged: Callable[[Path, str], None]) -> Ch
     return None
 
 
-def prune(directory: Path, *, keep_last: int = 2, keep: frozenset[int] = frozenset()) -> list[int]:
-    """Delete old checkpoints, but never below two that are valid.
-
-    What counts as valid is checked here, by hashing everything but the replay: its segments are
-    large, and older ones are the same files in every checkpoint anyway. A damaged checkpoint
-    does not count and is not deleted either.
-
-    Args:
-        directory: the run's ``checkpoints``.
-        keep_last: how many of the newest valid ones stay; at least 2.
-        keep: steps that stay as well, such as the best.
-
-    Returns:
-        Steps of those deleted.
-
-    Raises:
-        StorageError: if one cannot be moved away.
-        ValueError: if ``keep_last`` is below 2.
-    """
-    if keep_last < 2:
-        raise ValueError(f"keep_last must be at least 2, got {keep_last}")
-    removed: list[int] = []
-    num_valid = 0
-    for path in reversed(find_checkpoints(directory)):
-        step = step_of(path.name)
-        if num_valid < keep_last:
-            num_valid += _is_valid(path, hashed=True)
-        elif step is not None and step not in keep and _is_valid(path, hashed=False):
-            try:
-                move_to_trash(path)
-            except OSError as error:
-                raise StorageError(f"cannot remove {path}: {error}") from error
-            removed.append(step)
-    return removed
-
-
 def resolve_checkpoint(
     path: Path,
     *,
@@ -379,16 +342,6 @@ def read_best(run: Path) -> Best | None:
     if type(step) is not int or step < 0 or not isinstance(score, float | int):
         raise DataError(f"{path}: expected a step and a score, got {content!r:.100}")
     return Best(step, float(score))
-
-
-def _is_valid(path: Path, *, hashed: bool) -> bool:
-    try:
-        checkpoint = read_checkpoint(path, verify=False)
-        names = frozenset(checkpoint.manifest["files"]).difference(checkpoint.manifest["segments"])
-        check_files(path, checkpoint.manifest, hashed=names if hashed else frozenset())
-    except DataError:
-        return False
-    return True
 
 
 def _warn(path: Path, reason: str) -> None:

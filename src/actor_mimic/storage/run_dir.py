@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -97,6 +98,27 @@ class RunDir:
             StorageError: if that cannot be written.
         """
         self.write_json(COMPLETE, {"schema": SCHEMA_VERSION, **summary})
+
+    def require_space(self, needed_bytes: int) -> None:
+        """Refuse checkpoints that cannot fit, before hours are spent on them.
+
+        Args:
+            needed_bytes: of all that are there at once; what is there already counts.
+
+        Raises:
+            StorageError: with what is needed and what is free.
+        """
+        there = {
+            (found.st_dev, found.st_ino): found.st_blocks * 512
+            for found in (path.lstat() for path in self.checkpoints.rglob("*"))
+        }
+        needed, free = needed_bytes - sum(there.values()), shutil.disk_usage(self.path).free
+        if needed > free:
+            raise StorageError(
+                f"the checkpoints in {self.path} need up to {needed / 2**20:,.0f} MiB, "
+                f"{free / 2**20:,.0f} MiB are free there; choose another --run-dir, a smaller "
+                "replay_capacity_steps, or --checkpoint-replay none"
+            )
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file: after a crash the old one is there, or the new one.

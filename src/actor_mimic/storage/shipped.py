@@ -62,12 +62,17 @@ class Shipped:
         """Hash of its weights, under which students name it."""
         return self.manifest["files"][_MODEL]["sha256"]
 
-    def scores(self, protocol: str, epsilon: float) -> dict[str, Any] | None:
-        """Its task's scores as `TaskScores.to_json` gives them; None if not measured so."""
+    def evaluation(self, protocol: str, epsilon: float) -> dict[str, Any] | None:
+        """The measurement of that kind, whole; None if there is none."""
         for result in self.evaluations:
             if (result["protocol"], result["epsilon"]) == (protocol, epsilon):
-                return result["tasks"][self.task]
+                return result
         return None
+
+    def scores(self, protocol: str, epsilon: float) -> dict[str, Any] | None:
+        """Its task's scores as `TaskScores.to_json` gives them; None if not measured so."""
+        result = self.evaluation(protocol, epsilon)
+        return None if result is None else result["tasks"][self.task]
 
 
 def directory_of(name: str) -> Path:

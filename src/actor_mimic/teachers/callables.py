@@ -94,6 +94,7 @@ class CallableTeacher:
             network=label,
             device="cpu",
             scores_are_logits=bool(getattr(self.function, "scores_are_logits", False)),
+            thread_safe=False,
         )
 
 

@@ -153,8 +153,11 @@ def load_teachers(
 
 
 def _check_outputs(network: Network, checkpoint: Checkpoint) -> None:
-    """One output for each action, where there is one task; a student's follow from its tasks."""
+    """One output for each action of the one task, or a student of all the tasks."""
     if isinstance(network, Student):
+        played = {task: list(names) for task, names in network.task_actions.items()}
+        if played != checkpoint.tasks:
+            raise DataError(f"{checkpoint.path}: the student plays {', '.join(played)[:300]} alone")
         return
     found = network.spec.num_outputs if isinstance(network, LayeredNetwork) else network.num_outputs
     if [len(names) for names in checkpoint.tasks.values()] != [found]:
@@ -169,7 +172,7 @@ def _teacher(checkpoint: Checkpoint, task: str, network: Network, compute: Compu
         obs_shape, num_features = network.spec.obs_shape, network.num_features
         are_logits = network.spec.scores == "logits"
     elif isinstance(network, Student):
-        obs_shape, num_features = network.obs_shape(task), network.network.torso.num_features
+        obs_shape, num_features = network.obs_shape(task), network.num_features
         are_logits = network.scores_are_logits
     else:
         obs_shape, num_features = network.torso.spec.obs_shape, network.torso.num_features

@@ -3,7 +3,7 @@
 Axes: batch = observations, actions = the task's own actions, features = last hidden layer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from actor_mimic.compute import Workers
 from actor_mimic.networks.q_network import Output
 
 
@@ -28,6 +29,7 @@ class Teacher:
         device: where it computes.
         scores_are_logits: its scores are logits of a policy, to be taken as it is, and not values
             that a temperature has to make a policy of.
+        thread_safe: several threads may ask it at once; of a user's own function nobody knows.
     """
 
     task: str
@@ -38,6 +40,7 @@ class Teacher:
     network: Callable[[Shaped[Tensor, "batch ..."]], Output]
     device: str
     scores_are_logits: bool = False
+    thread_safe: bool = True
 
     @torch.no_grad()
     def label(self, obs: Shaped[Tensor, "batch ..."]) -> Output:
@@ -48,3 +51,41 @@ class Teacher:
         """The best action for each observation."""
         scores: Float[Tensor, "batch actions"] = self.label(obs).scores
         return scores.argmax(dim=1).cpu().numpy()
+
+
+def label_all(
+    teachers: Sequence[Teacher], observations: Sequence[Shaped[Tensor, "..."]], workers: Workers
+) -> list[Output]:
+    """What every teacher says of its own task's observations.
+
+    ::
+
+        rows      0 .. 7 | 8 .. 15 | 16 .. 23       of teacher 0, teacher 1 and teacher 2
+        worker        0       |        1            each labels the rows of its half
+
+    Args:
+        teachers: one per task.
+        observations: raw, of each task.
+        workers: share the rows of all tasks among them, if every teacher can bear that.
+    """
+    ends = np.cumsum([len(obs) for obs in observations])
+
+    def part(rows: slice) -> list[tuple[int, Output]]:
+        found: list[tuple[int, Output]] = []
+        for index, (teacher, obs) in enumerate(zip(teachers, observations, strict=True)):
+            first = int(ends[index]) - len(obs)
+            mine = obs[max(rows.start - first, 0) : max(rows.stop - first, 0)]
+            if len(mine):
+                found.append((index, teacher.label(mine)))
+        return found
+
+    if not all(teacher.thread_safe for teacher in teachers):
+        workers = Workers()
+    by_teacher: list[list[Output]] = [[] for _ in teachers]
+    for found in workers.map(part, int(ends[-1])):
+        for index, output in found:
+            by_teacher[index].append(output)
+    return [
+        Output(torch.cat([out.scores for out in outs]), torch.cat([out.features for out in outs]))
+        for outs in by_teacher
+    ]

@@ -31,12 +31,19 @@ OptionalPreset = Annotated[
     Literal["fast", "nature", "sb3"] | None,
     arg(metavar="{fast,nature,sb3}", help_behavior_hint=""),
 ]
+OptionalMultitaskPreset = Annotated[
+    Literal["nature", "sb3"] | None,
+    arg(metavar="{nature,sb3}", help_behavior_hint=""),
+]
 OptionalDistillPreset = Annotated[
     Literal["paper", "authors-code"] | None,
     arg(metavar="{paper,authors-code}", help_behavior_hint=""),
 ]
 OptionalAlgorithm = Annotated[
     Literal["pqn", "dqn"] | None, arg(metavar="{pqn,dqn}", help_behavior_hint="")
+]
+OptionalReplay = Annotated[
+    Literal["full", "none"] | None, arg(metavar="{full,none}", help_behavior_hint="")
 ]
 OptionalProbability = Annotated[float | None, arg(metavar="P", help_behavior_hint="")]
 Device = Annotated[str, arg(metavar="DEVICE")]
@@ -47,7 +54,10 @@ class Stop:
     """Remembers the first signal that asks to stop; a second one leaves at once.
 
     Called, it answers the number of that signal, or None. The stages ask between two steps, so
-    that what they save is whole.
+    that what they save is whole. Until somebody has asked for the first time, nothing has been
+    done that could be saved: networks are built, or the games of a checkpoint are played again,
+    which may take longer than who sent the signal will wait. So such a signal ends the work where
+    it is.
 
     Args:
         saying: what to tell a person when the first signal comes.
@@ -56,17 +66,21 @@ class Stop:
     def __init__(self, saying: str = GOES_ON) -> None:
         self._saying = saying
         self._number: int | None = None
+        self._asked = False
         for number in STOP_SIGNALS:
             signal.signal(number, self._remember)
 
     def __call__(self) -> int | None:
         """The number of the first signal, or None."""
+        self._asked = True
         return self._number
 
     def _remember(self, number: int, _: FrameType | None) -> None:
         if self._number is not None:
             os._exit(Interrupted(number).exit_code)
         self._number = number
+        if not self._asked:
+            raise Interrupted(number)
         notice(self._saying)
 
 

@@ -1,19 +1,18 @@
-"""Verbs that spend steps: train-expert, distill, transfer, run.
+"""Verbs that spend steps: train-expert, distill, multitask-dqn, transfer, run.
 
 Imports that need PyTorch wait until a verb runs, so that ``--help`` is there at once.
 """
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
+from tyro.conf import OmitArgPrefixes, Positional
 
-from actor_mimic.config import Config, DistillConfig, NetworkConfig, build_config, to_json
+from actor_mimic.config import DistillConfig, NetworkConfig, to_json
 from actor_mimic.errors import ConfigError, DataError, UsageError, did_you_mean
 from actor_mimic.presets import DEFAULT_PRESET
 from actor_mimic.verbs.arguments import (
@@ -22,7 +21,7 @@ from actor_mimic.verbs.arguments import (
     Number,
     OptionalAlgorithm,
     OptionalDistillPreset,
-    OptionalNumber,
+    OptionalMultitaskPreset,
     OptionalPath,
     OptionalPreset,
     OptionalProbability,
@@ -34,51 +33,9 @@ from actor_mimic.verbs.arguments import (
     notice,
 )
 from actor_mimic.verbs.foreign import check_features, teacher_argument
-
-if TYPE_CHECKING:
-    from actor_mimic.storage.records import Record
+from actor_mimic.verbs.stage import Common, build_stage, default_dir, run_stage
 
 NETWORK_SETTINGS = tuple(entry.name for entry in fields(NetworkConfig))
-# Settings that have an argument of their own, with a default that --set would contradict unseen.
-OWN_ARGUMENTS = {
-    "algorithm": "--algorithm",
-    "head": "--head",
-    "preset": "--preset",
-    "protocol": "--protocol",
-    "seed": "--seed",
-    "task": "TASK",
-    "tasks": "TASK=CHECKPOINT",
-}
-
-
-@dataclass(frozen=True)
-class Common:
-    """Options that every learning stage has."""
-
-    run_dir: OptionalPath = None
-    """Where the run is kept, and goes on from. Left out: runs/ and a name from the arguments."""
-    seed: Number = 0
-    """Decides weights, games and exploration."""
-    device: Device = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the torsos; output layers always run in float32."""
-    threads: Number = 0
-    """CPU threads of PyTorch and of the emulators; 0 takes all cores."""
-    total_steps: OptionalNumber = None
-    """Budget in steps (a step is four Atari frames); of distill, over all tasks together."""
-    eval_every_steps: OptionalNumber = None
-    """Steps between evaluations; 0 for none."""
-    checkpoint_every_steps: OptionalNumber = None
-    """Steps between checkpoints."""
-    protocol: Literal["paper", "sticky"] = "paper"
-    """paper: no-op starts, a lost life ends a training episode; sticky: repeated actions."""
-    set: UseAppendAction[
-        Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE", help_behavior_hint="")]
-    ] = ()
-    """Any other hyper-parameter (docs/settings.md lists them); may be given again and again."""
-    json: Switch = False
-    """Print the result as one JSON object on standard output."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +51,7 @@ class TrainExpert:
 
     task: Positional[Task]
     """An Atari game (see: actor-mimic games), or gym: and a Gymnasium id."""
-    common: OmitArgPrefixes[Common] = Common()
+    common: OmitArgPrefixes[Common] = field(default_factory=Common)
     preset: OptionalPreset = None
     """fast: PQN; nature: the DQN of Mnih et al. (2015); sb3: that of Stable-Baselines3's zoo.
     Left out: fast, or what --algorithm alone gives."""
@@ -109,14 +66,14 @@ class TrainExpert:
         from actor_mimic.stages.launch import run_expert
 
         values = {"task": self.task} | _learner(self.preset, self.algorithm)
-        config = _build("expert", values, self.common)
+        config = build_stage("expert", values, self.common)
         # The default preset goes by the name of its algorithm.
         label = self.preset
         if label is None or label == DEFAULT_PRESET:
             label = str(to_json(config)["algorithm"])
-        path = self.common.run_dir or _default_dir("expert", self.task, label, self.common.seed)
+        path = self.common.run_dir or default_dir("expert", self.task, label, self.common.seed)
         title = f"expert {self.task}"
-        return _learn(run_expert, config, path, title, self.common, compiled=self.compiled)
+        return run_stage(run_expert, config, path, title, self.common, compiled=self.compiled)
 
 
 @dataclass(frozen=True)
@@ -139,7 +96,7 @@ class Distill:
     expert that comes with the package (zoo:NAME; see: actor-mimic zoo); another library's file,
     which is imported into the run first (see: actor-mimic import); or MODULE:FUNCTION, a function
     of yours from observations to scores."""
-    common: OmitArgPrefixes[Common] = Common()
+    common: OmitArgPrefixes[Common] = field(default_factory=Common)
     preset: OptionalDistillPreset = None
     """paper: the printed formulas and hyper-parameters; authors-code: the update that the released
     code makes. Left out: what suits few cores."""
@@ -159,15 +116,12 @@ class Distill:
         named = dict(named_value(text, "TASK=CHECKPOINT") for text in self.teachers)
         if len(named) != len(self.teachers):
             raise UsageError("every task needs exactly one teacher, a task was named twice")
-        total = self.common.total_steps
         values: dict[str, Any] = {"tasks": list(named)}
         given = {"preset": self.preset, "head": self.head}
         values |= {name: value for name, value in given.items() if value is not None}
-        if total is not None:
-            values["steps_per_task"] = -(-total // max(1, len(named)))
-        config = _build("distill", values, self.common)
+        config = build_stage("distill", values, self.common)
         assert isinstance(config, DistillConfig)
-        path = self.common.run_dir or _default_dir("student", *named, self.common.seed)
+        path = self.common.run_dir or default_dir("student", *named, self.common.seed)
         checkpoints = {t: teacher_argument(where, t, path) for t, where in named.items()}
         for task, checkpoint in checkpoints.items():
             if task not in checkpoint.tasks:
@@ -177,7 +131,48 @@ class Distill:
                     f"{did_you_mean(task, checkpoint.tasks)}"
                 )
         check_features(checkpoints, config.feature_weight)
-        return _learn(run_distill, config, path, "student", self.common, checkpoints)
+        return run_stage(run_distill, config, path, "student", self.common, checkpoints)
+
+
+@dataclass(frozen=True)
+class MultitaskDQN:
+    """Train one network on several tasks by Q-learning, without teachers.
+
+    The baseline of the paper: what the same network learns where nothing is distilled into it.
+
+    For example:
+      actor-mimic multitask-dqn pong boxing
+      actor-mimic multitask-dqn pong boxing --head branched --preset nature
+    """
+
+    tasks: Positional[
+        Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK [TASK ...]", help_behavior_hint="")]
+    ]
+    """Atari games, or gym: and Gymnasium ids."""
+    common: OmitArgPrefixes[Common] = field(default_factory=Common)
+    preset: OptionalMultitaskPreset = None
+    """As for train-expert, with its counts for each task. Left out: what suits few cores."""
+    head: Annotated[
+        Literal["shared", "per_task", "branched"] | None,
+        tyro.conf.arg(metavar="{shared,per_task,branched}", help_behavior_hint=""),
+    ] = None
+    """shared: tasks share everything, the outputs of the actions that both have included; per_task:
+    every task has its own outputs; branched: its own hidden layers too, on shared convolutions.
+    Left out: shared."""
+
+    def run(self) -> int:
+        """Does it; returns the exit code."""
+        from actor_mimic.stages.launch import run_multitask_dqn
+
+        if not self.tasks:
+            raise UsageError("multitask-dqn needs at least one task")
+        values: dict[str, Any] = {"tasks": list(self.tasks)}
+        given = {"preset": self.preset, "head": self.head}
+        values |= {name: value for name, value in given.items() if value is not None}
+        config = build_stage("multitask-dqn", values, self.common)
+        parts = ["multitask-dqn", *([self.head] if self.head else []), *self.tasks]
+        path = self.common.run_dir or default_dir(*parts, self.common.seed)
+        return run_stage(run_multitask_dqn, config, path, "multitask-dqn", self.common)
 
 
 @dataclass(frozen=True)
@@ -191,7 +186,7 @@ class Transfer:
 
     task: Positional[Task]
     """An Atari game, or gym: and a Gymnasium id."""
-    common: OmitArgPrefixes[Common] = Common()
+    common: OmitArgPrefixes[Common] = field(default_factory=Common)
     from_: Annotated[
         CheckpointName | None,
         tyro.conf.arg(name="from", metavar="CHECKPOINT", help_behavior_hint=""),
@@ -217,14 +212,14 @@ class Transfer:
         values |= _learner(self.preset, self.algorithm)
         if self.epsilon_start is not None:
             values["epsilon_start"] = self.epsilon_start
-        config = _build("transfer", values, self.common)
+        config = build_stage("transfer", values, self.common)
         if self.from_ is not None:
             _refuse_network(self.common)
         parent = None if self.from_ is None else checkpoint_argument(self.from_)
         arm = "random" if parent is None else parent.model_sha256[:8]
-        path = self.common.run_dir or _default_dir("transfer", self.task, arm, self.common.seed)
+        path = self.common.run_dir or default_dir("transfer", self.task, arm, self.common.seed)
         title = f"transfer {self.task}"
-        return _learn(
+        return run_stage(
             run_transfer, config, path, title, self.common, parent, compiled=self.compiled
         )
 
@@ -283,70 +278,9 @@ def _learner(preset: str | None, algorithm: str | None) -> dict[str, str]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _build(stage: str, values: dict[str, Any], common: Common) -> Config:
-    """The configuration from a verb's own arguments, the common ones, and every ``--set``."""
-    asked = values | {"seed": common.seed, "protocol": common.protocol}
-    for name in ("total_steps", "eval_every_steps", "checkpoint_every_steps"):
-        value = getattr(common, name)
-        if value is not None and not (name == "total_steps" and stage == "distill"):
-            asked[name] = value
-    for text in common.set:
-        name, value = named_value(text, "NAME=VALUE")
-        own = OWN_ARGUMENTS.get(name)
-        if own is not None:
-            raise ConfigError(f"--set {name}: write {own} instead")
-        if name in asked:
-            raise ConfigError(f"{name} is given twice, and one of them is --set {text}")
-        asked[name] = value
-    return build_config(stage, asked)
-
-
 def _refuse_network(common: Common) -> None:
     """The weights that a transfer starts from decide the shape of its network."""
     for text in common.set:
         name, _ = named_value(text, "NAME=VALUE")
         if name in NETWORK_SETTINGS:
             raise ConfigError(f"{name} with --from: the parent's weights decide the network")
-
-
-def _default_dir(*parts: str | int) -> Path:
-    from actor_mimic.storage.run_dir import slug
-
-    return Path("runs") / "-".join(slug(str(part)) for part in parts)[:100]
-
-
-def _learn(
-    begin: Callable[..., Iterator["Record"]],
-    config: Config,
-    path: Path,
-    title: str,
-    common: Common,
-    *parents: Any,
-    compiled: str = "off",
-) -> int:
-    """Runs a stage with a bar, then says what came of it."""
-    from actor_mimic.progress import StageProgress
-    from actor_mimic.stages.launch import Launch
-    from actor_mimic.storage.run_dir import is_complete, read_run_json
-
-    if is_complete(path):
-        notice(f"{path} is complete already; choose another --run-dir to train again")
-    with StageProgress(title, config.total_steps) as progress:
-        launch = Launch(
-            path,
-            device=common.device,
-            precision=common.precision,
-            threads=common.threads,
-            compiled=compiled,
-            stop=Stop(),
-            notice=notice,
-            on_game=progress.on_game,
-        )
-        for record in begin(config, launch, *parents):
-            progress.show(record)
-    summary = read_run_json(path, "complete.json")
-    if common.json:
-        print(json.dumps({"run_dir": str(path)} | summary))
-    else:
-        notice(f"checkpoint: {path / summary['checkpoint']}")
-    return 0

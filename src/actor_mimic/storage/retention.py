@@ -1,0 +1,67 @@
+"""Which checkpoints stay, and how the others go."""
+
+from pathlib import Path
+
+from actor_mimic.errors import DataError, StorageError
+from actor_mimic.storage.checkpoint import read_checkpoint
+from actor_mimic.storage.durable import move_to_trash
+from actor_mimic.storage.manifest import check_files
+from actor_mimic.storage.naming import find_checkpoints, step_of
+
+
+def prune(
+    directory: Path,
+    *,
+    keep_last: int = 2,
+    keep: frozenset[int] = frozenset(),
+    keep_every_steps: int = 0,
+) -> list[int]:
+    """Delete old checkpoints, but never below two that are valid.
+
+    What counts as valid is checked here, by hashing everything but the replay: its segments are
+    large, and older ones are the same files in every checkpoint anyway. A damaged checkpoint
+    does not count and is not deleted either.
+
+    Args:
+        directory: the run's ``checkpoints``.
+        keep_last: how many of the newest valid ones stay; at least 2.
+        keep: steps that stay as well, such as the best.
+        keep_every_steps: of every period of so many steps, the first checkpoint stays too; 0 for
+            none. Whatever is deleted, it goes on being the first.
+
+    Returns:
+        Steps of those deleted.
+
+    Raises:
+        StorageError: if one cannot be moved away.
+        ValueError: if ``keep_last`` is below 2.
+    """
+    if keep_last < 2:
+        raise ValueError(f"keep_last must be at least 2, got {keep_last}")
+    removed: list[int] = []
+    num_valid = 0
+    found = find_checkpoints(directory)
+    if keep_every_steps:
+        steps = [step for path in reversed(found) if (step := step_of(path.name)) is not None]
+        keep = keep.union({step // keep_every_steps: step for step in steps}.values())
+    for path in reversed(found):
+        step = step_of(path.name)
+        if num_valid < keep_last:
+            num_valid += _is_valid(path, hashed=True)
+        elif step is not None and step not in keep and _is_valid(path, hashed=False):
+            try:
+                move_to_trash(path)
+            except OSError as error:
+                raise StorageError(f"cannot remove {path}: {error}") from error
+            removed.append(step)
+    return removed
+
+
+def _is_valid(path: Path, *, hashed: bool) -> bool:
+    try:
+        checkpoint = read_checkpoint(path, verify=False)
+        names = frozenset(checkpoint.manifest["files"]).difference(checkpoint.manifest["segments"])
+        check_files(path, checkpoint.manifest, hashed=names if hashed else frozenset())
+    except DataError:
+        return False
+    return True

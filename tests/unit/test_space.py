@@ -1,0 +1,40 @@
+"""What is foreseen of a run's checkpoints, against sums made by hand."""
+
+import pytest
+
+from actor_mimic.config import build_config
+from actor_mimic.stages.space import disk_bytes
+
+KB = 1000
+TASK = "gym:CartPole-v1"
+DQN = {"task": TASK, "algorithm": "dqn", "total_steps": 1000, "num_envs": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "replay", "expected"),
+    [
+        # The newest two and the one that is being written, four copies of the weights in each.
+        ({"eval_every_steps": 0}, 0, 12 * KB),
+        # ... and the best.
+        ({}, 0, 16 * KB),
+        # ... and those of steps 0, 250, 500, 750 and 1000.
+        ({"keep_every_steps": 250}, 0, 36 * KB),
+        ({"eval_every_steps": 0, "replay_capacity_steps": 1000}, 7 * KB, 12 * KB + 7 * KB),
+        ({"replay_capacity_steps": 1000}, 7 * KB, 16 * KB + 2 * 7 * KB),
+        # A run that never fills its replay: a tenth of it.
+        ({"eval_every_steps": 0, "replay_capacity_steps": 10_000}, 70 * KB, 12 * KB + 7 * KB),
+        ({"checkpoint_replay": "none", "replay_capacity_steps": 1000}, 7 * KB, 16 * KB),
+    ],
+)
+def test_disk_by_hand(settings, replay, expected):
+    config = build_config("expert", DQN | {"learning_starts_steps": 100} | settings)
+
+    assert disk_bytes(config, KB, replay) == expected
+
+
+def test_a_student_has_a_replay_for_each_task():
+    values = {"tasks": [TASK, "gym:Acrobot-v1"], "steps_per_task": 500, "envs_per_task": 1}
+    values |= {"replay_capacity_steps": 1000, "learning_starts_steps": 100, "eval_every_steps": 0}
+    config = build_config("distill", values)
+
+    assert disk_bytes(config, KB, 14 * KB) == 12 * KB + 7 * KB
