@@ -58,14 +58,18 @@ def forge(
     tensors: Mapping[str, torch.Tensor] | None = None,
     manifest: Mapping[str, Any] | None = None,
     network: Mapping[str, Any] | None = None,
+    state: Any = None,
 ) -> Path:
-    """A copy with other tensors, or other things in its manifest or its network's description."""
+    """A copy with other tensors, another state, or other things in its manifest or its network."""
     shutil.copytree(honest, target)
     content = json.loads((target / MANIFEST).read_bytes())
     if tensors is not None:
         (target / "model.safetensors").unlink()
         save_file(dict(tensors), target / "model.safetensors")
         content["files"]["model.safetensors"] = file_entry(target / "model.safetensors")
+    if state is not None:
+        (target / "state.json").write_text(json.dumps(state))
+        content["files"]["state.json"] = file_entry(target / "state.json")
     content |= dict(manifest or {})
     content["network"] |= dict(network or {})
     (target / MANIFEST).write_bytes(encode_manifest(content))

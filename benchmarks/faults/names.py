@@ -13,7 +13,8 @@ import torch
 from actor_mimic.config import EvaluateConfig
 from actor_mimic.envs.gymnasium import GymnasiumEnvs
 from actor_mimic.recipes.load import load_recipe, parse_recipe
-from actor_mimic.stages.launch import Launch, run_evaluate
+from actor_mimic.stages.launch import run_evaluate
+from actor_mimic.stages.stage_run import Launch
 from actor_mimic.storage.checkpoint import read_checkpoint, write_checkpoint
 from actor_mimic.storage.durable import is_plain_path
 from actor_mimic.storage.run_dir import open_run, slug, validate_run_name

@@ -10,7 +10,8 @@ from actor_mimic.envs.gymnasium import GymnasiumEnvs
 from actor_mimic.envs.make import describe_task
 from actor_mimic.errors import UnavailableError, UsageError
 from actor_mimic.recipes.memory import replay_bytes
-from actor_mimic.stages.launch import Launch, run_distill, run_expert
+from actor_mimic.stages.launch import run_distill, run_expert
+from actor_mimic.stages.stage_run import Launch
 from actor_mimic.storage.checkpoint import resolve_checkpoint
 from actor_mimic.teachers.player import Player
 

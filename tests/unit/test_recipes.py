@@ -19,7 +19,6 @@ from actor_mimic.games import MULTITASK_GAMES, TRANSFER_SOURCE_GAMES, TRANSFER_T
 from actor_mimic.learner_config import DQNConfig, PQNConfig
 from actor_mimic.recipes.load import load_recipe, parse_recipe, shipped_recipes
 from actor_mimic.recipes.recipe import Parent, seed_of_parent
-from benchmarks.faults.names import hostile_recipes
 
 RECIPE = """\
 name = "mine"
@@ -300,16 +299,6 @@ def test_a_table_of_teachers_is_located():
 def test_what_is_no_recipe_is_refused(text):
     with pytest.raises(ConfigError, match=r"mine\.toml"):
         parse(text)
-
-
-@pytest.mark.parametrize("name", hostile_recipes())
-def test_recipes_that_nobody_can_mean_are_refused(tmp_path, name):
-    text = hostile_recipes()[name]
-    path = tmp_path / "strange.toml"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-
-    with pytest.raises((ConfigError, DataError), match=r"strange\.toml(:\d+)?: "):
-        load_recipe(path)
 
 
 def test_what_is_no_file_is_no_recipe(tmp_path):

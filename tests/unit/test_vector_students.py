@@ -177,7 +177,7 @@ def test_tasks_keep_their_order_where_objects_lose_theirs(head: str) -> None:
     student = made(head=head)
     assert list(TASKS) != sorted(TASKS)
     again = Student.from_json(json.loads(json.dumps(student.to_json(), sort_keys=True)))
-    again.load_state_dict(student.state_dict())
+    again.load_state_dict(student.state_dict(), assign=True)
 
     for task in TASKS:
         obs = observed(task)
@@ -231,7 +231,7 @@ def test_branches_start_differently_survive_json_and_run_in_bfloat16():
     assert not torch.equal(first, second)
 
     again = Student.from_json(json.loads(json.dumps(student.to_json(), sort_keys=True)))
-    again.load_state_dict(student.state_dict())
+    again.load_state_dict(student.state_dict(), assign=True)
     assert torch.equal(again.act("boxing", pictures(4)), student.act("boxing", pictures(4)))
 
     Compute("cpu", "bfloat16", 1).place(again)

@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from actor_mimic.config import ScheduleConfig
-from actor_mimic.errors import DivergenceError, Interrupted
+from actor_mimic.errors import DataError, DivergenceError, Interrupted
 from actor_mimic.replay.frame_replay import FrameReplay
 from actor_mimic.stages.evaluate import TaskScores
 from actor_mimic.stages.training import LearningState, train
@@ -29,6 +29,17 @@ from actor_mimic.storage.run_dir import RunDir
 from actor_mimic.storage.tensor_files import load_tensor_file
 
 KEEP_LAST = 2
+
+# What taking up a state may raise that is whole, and was taken from another run or made up.
+_DO_NOT_FIT = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,12 @@ class Session:
         if self._last is None:
             self._state.start()
         else:
-            self._restore(self._last)
+            try:
+                self._restore(self._last)
+            except _DO_NOT_FIT as error:
+                raise DataError(
+                    f"{self._last.path}: its state does not fit this run: {error!r:.300}"
+                ) from error
         fresh = self._last is None
         self._run.records.rewind(-1 if fresh else self._state.steps)
         self._mend_best()
@@ -266,6 +282,9 @@ class Session:
         replays: dict[str, Iterable[Mapping[str, Tensor]]] = {}
         for name in dict.fromkeys(s["replay"] for s in self._segments):
             paths = [self._segment_path(s["name"]) for s in self._segments if s["replay"] == name]
+            for path in paths:
+                if str(path.relative_to(checkpoint.path)) not in checkpoint.manifest["segments"]:
+                    raise DataError(f"{path}: expected a segment of the manifest")
             replays[name] = (load_tensor_file(path) for path in paths)
         self._state.restore(tensors, state, replays)
 

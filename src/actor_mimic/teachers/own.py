@@ -153,8 +153,11 @@ def load_teachers(
 
 
 def _check_outputs(network: Network, checkpoint: Checkpoint) -> None:
-    """One output for each action, where there is one task; a student's follow from its tasks."""
+    """One output for each action of the one task, or a student of all the tasks."""
     if isinstance(network, Student):
+        played = {task: list(names) for task, names in network.task_actions.items()}
+        if played != checkpoint.tasks:
+            raise DataError(f"{checkpoint.path}: the student plays {', '.join(played)[:300]} alone")
         return
     found = network.spec.num_outputs if isinstance(network, LayeredNetwork) else network.num_outputs
     if [len(names) for names in checkpoint.tasks.values()] != [found]:
