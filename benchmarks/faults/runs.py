@@ -273,7 +273,11 @@ def _slots(checkpoint: Checkpoint) -> dict[tuple[str, str, int], Any]:
         segment = load_tensor_file(checkpoint.path / "replay" / f"{cut['name']}.safetensors")
         before, after = segment.pop("written_before"), segment.pop("written_after")
         segment.pop("steps_added")
-        ends = np.cumsum((after - before).numpy())
+        counts = (after - before).numpy()
+        rows = len(segment["actions"])
+        # Of each environment's slots the segment holds those that its ring still had.
+        ring = next(size for size in range(rows, 0, -1) if np.minimum(counts, size).sum() == rows)
+        ends = np.cumsum(np.minimum(counts, ring))
         for field, values in segment.items():
             for env, rows in enumerate(np.split(values.numpy(), ends[:-1])):
                 parts.setdefault((cut["replay"], field, env), []).append(rows)
