@@ -12,9 +12,9 @@ import pytest
 from actor_mimic.errors import DataError, UnavailableError
 from actor_mimic.report import page
 from actor_mimic.report.aggregate import Point, Score, collect
+from actor_mimic.report.curves import area_above
 from actor_mimic.report.page import write_report
 from actor_mimic.report.tables import (
-    area_above,
     score_rows,
     show_apart,
     show_score,
@@ -295,7 +295,7 @@ def test_several_seeds_have_a_mean(runs):
     rows = {(row.stage, row.seed): row for row in score_rows(collect(runs))}
     arms = {(row.arm, row.seed): row for row in transfer_rows(collect(runs))}
 
-    assert rows["pong-expert", "mean"].expert == Score(15.0)
+    assert rows["pong-expert", "mean"].expert == Score(15.0, (10.0, 20.0))  # 10, 15, 20 at 1:2:1
     assert rows["student", "mean"].ratio == pytest.approx((0.9 + 0.5) / 2)
     assert ("random-play", "mean") not in rows
     # The second seed is not done: no mean pretends otherwise.

@@ -30,6 +30,7 @@ from actor_mimic.stages.measure import RANDOM, Measuring, measure, score_values
 from actor_mimic.stages.players import live_players, load_each_once, players_when_asked
 from actor_mimic.stages.references import References
 from actor_mimic.stages.session import Evaluation, Session
+from actor_mimic.stages.summary import summary
 from actor_mimic.stages.training import LearningState
 from actor_mimic.stages.transfer import transfer_network, with_network_of
 from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint
@@ -70,6 +71,7 @@ class Launch:
         stop: asked often; the number of a signal to stop for, or None.
         notice: told things that a person should read.
         on_game: told of evaluation progress: task, games finished, games to play.
+        command: what somebody typed to begin this run alone; kept for the report.
     """
 
     path: Path
@@ -80,6 +82,7 @@ class Launch:
     stop: Callable[[], int | None] = never
     notice: Callable[[str], None] = ignore
     on_game: Callable[[str, int, int], None] = field(default=lambda *_: None)
+    command: str = ""
 
     def compute(self) -> Compute:
         """Where to run: what was asked for, else what the run began with, else the machine's.
@@ -179,6 +182,7 @@ def run_distill(
             "kind": "student",
             "tasks": {task: list(n) for task, n in state.network.task_actions.items()},
             "parents": parents,
+            "teacher_parameters": {t.task: t.num_parameters for t in state.teachers},
         }
         fidelity = Fidelity(state.learner, state.teachers)
         yield from _learn(
@@ -344,15 +348,7 @@ def _learn(
         values |= score_values(task, scores)
     elapsed_s = earlier_s + session.elapsed_s
     record = Record("final", state.steps, state.updates, values, elapsed_s)
-    run.mark_complete(
-        {
-            "kind": manifest["kind"],
-            "checkpoint": str(checkpoint.path.relative_to(run.path)),
-            "model_sha256": checkpoint.model_sha256,
-            "seconds": elapsed_s,
-            "scores": {task: scores.to_json() for task, scores in final.items()},
-        }
-    )
+    run.mark_complete(summary(checkpoint, manifest, state.network, elapsed_s, final))
     # After the mark: a kill in between loses a line that the mark holds too, where the other
     # order would write it twice.
     run.records.write(record)
@@ -393,4 +389,5 @@ def _open(
         | {"parents": [parent["model_sha256"] for parent in parents]}
         | {"compute": dataclasses.asdict(compute)},
         resumable_keys=RESUMABLE_KEYS,
+        command=launch.command,
     )

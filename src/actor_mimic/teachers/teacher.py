@@ -28,6 +28,7 @@ class Teacher:
         device: where it computes.
         scores_are_logits: its scores are logits of a policy, to be taken as it is, and not values
             that a temperature has to make a policy of.
+        num_parameters: of its network; None if nobody knows, as of a function.
     """
 
     task: str
@@ -38,6 +39,7 @@ class Teacher:
     network: Callable[[Shaped[Tensor, "batch ..."]], Output]
     device: str
     scores_are_logits: bool = False
+    num_parameters: int | None = None
 
     @torch.no_grad()
     def label(self, obs: Shaped[Tensor, "batch ..."]) -> Output:
