@@ -211,7 +211,7 @@ class _Reader:
 
 
 def collect(run_dir: Path) -> Collection:
-    """Reads a recipe's directory, or that of a single run.
+    """Reads a recipe's directory, one that has single runs in it, or that of one run.
 
     Raises:
         DataError: if there is no run.
@@ -222,8 +222,7 @@ def collect(run_dir: Path) -> Collection:
         runs = [_read_run(reader, run_dir, run_dir.resolve().name, None)]
     else:
         runs = [
-            _read_run(reader, path, path.parent.name, int(path.name.removeprefix(SEED_PREFIX)))
-            for path in _find_runs(run_dir, recipe)
+            _read_run(reader, path, name, seed) for path, name, seed in _find_runs(run_dir, recipe)
         ]
     if not runs:
         raise DataError(f"{run_dir}: expected the runs of a recipe, or a run; there is none")
@@ -237,8 +236,12 @@ def collect(run_dir: Path) -> Collection:
     )
 
 
-def _find_runs(run_dir: Path, recipe: Mapping[str, Any]) -> Iterator[Path]:
-    """Directories of begun runs: in the order of the recipe, then others by name."""
+def _find_runs(run_dir: Path, recipe: Mapping[str, Any]) -> Iterator[tuple[Path, str, int | None]]:
+    """Begun runs: in the order of the recipe, then others by name.
+
+    Yields:
+        A directory, the name of its stage, and its seed, unless only the run itself knows it.
+    """
     stages = recipe.get("stages")
     stages = stages if isinstance(stages, list) else []
     listed = [text(stage.get("name")) for stage in stages if isinstance(stage, dict)]
@@ -246,10 +249,14 @@ def _find_runs(run_dir: Path, recipe: Mapping[str, Any]) -> Iterator[Path]:
     for name in dict.fromkeys([*listed, *there]):
         if name not in there or not _is_plain(name) or not (run_dir / name).is_dir():
             continue
+        if (run_dir / name / RUN).exists():
+            yield run_dir / name, name, None
+            continue
         found = [path for path in (run_dir / name).iterdir() if (path / RUN).exists()]
         numbers = {path: path.name.removeprefix(SEED_PREFIX) for path in found}
         seeded = [path for path in found if numbers[path].isascii() and numbers[path].isdigit()]
-        yield from sorted(seeded, key=lambda path: int(numbers[path]))
+        seeds = sorted((int(numbers[path]), path) for path in seeded)
+        yield from ((path, name, seed) for seed, path in seeds)
 
 
 def _read_run(reader: _Reader, path: Path, name: str, seed: int | None) -> Run:

@@ -95,7 +95,7 @@ def over_games(rows: Sequence[ScoreRow], allow_missing: Iterable[str] = ()) -> l
     for task in allowed:
         if task not in tasks:
             raise UsageError(
-                f"--allow-missing {task}: no student of this run plays it{did_you_mean(task, tasks)}"
+                f"--allow-missing {task}: no student here plays it{did_you_mean(task, tasks)}"
             )
     found = []
     for stage in dict.fromkeys(row.stage for row in rows):
@@ -132,9 +132,7 @@ def _over_games(
     )
 
 
-def _estimate(
-    cells: Sequence[Sequence[_Cell]], statistic: Callable[[Matrix], float]
-) -> Estimate:
+def _estimate(cells: Sequence[Sequence[_Cell]], statistic: Callable[[Matrix], float]) -> Estimate:
     values = np.array([[cell.value for cell in row] for row in cells])
     if len(cells) > 1:
         interval = stratified_bootstrap_ci(values, statistic, seed=0, resamples=RESAMPLES)
