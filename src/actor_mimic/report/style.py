@@ -174,7 +174,9 @@ def _clean(source: ElementTree.Element, used: set[str], salt: str) -> ElementTre
 
 
 def _attributes(source: ElementTree.Element) -> dict[str, str]:
-    found = {name: " ".join(source.attrib[name].split()) for name in _ATTRIBUTES & source.keys()}
+    found = {
+        name: " ".join(source.attrib[name].split()) for name in _ATTRIBUTES if name in source.attrib
+    }
     if found.get("transform", "").startswith("rotate(-0 "):
         del found["transform"]
     return found
