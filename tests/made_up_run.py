@@ -62,7 +62,7 @@ class _Maker:
         self.games = games
         self.rng = np.random.default_rng(7)
         # How far from random play (0) to the published human (1) each expert gets.
-        self.skill = {game: float(self.rng.uniform(0.25, 1.9)) for game in games}
+        self.skill = {game: float(self.rng.uniform(0.3, 1.15)) for game in games}
 
     def recipe(self) -> None:
         stages = [f"{game}-expert" for game in self.games]
@@ -200,7 +200,7 @@ class _Maker:
 
     def _scores(self, game: str, skill: float) -> dict[str, object]:
         known = GAMES[game]
-        spread = (0.05 + 0.25 * skill) * (known.human - known.random)
+        spread = 0.25 * (0.02 + abs(skill)) * (known.human - known.random)
         scores = np.round(self._raw(game, skill) + spread * self.rng.standard_normal(EPISODES), 1)
         summary = summarise(scores, seed=0)
         return {

@@ -76,8 +76,7 @@ def tiles(
     over = next((o for o in overs if o.scale == "expert" and o.estimates), None)
     if over is not None:
         iqm = over.estimates["IQM"]
-        whom = "its expert" if len(over.tasks) == 1 else "its experts"
-        text = f"of {whom}' score" if len(over.tasks) > 1 else f"of {whom}'s score"
+        text = f"of {_experts(len(over.tasks))} score"
         spread = f"IQM over {_count(len(over.tasks), 'game')}{_interval(iqm)}"
         found.append(Tile(show_share(iqm.value), text, spread))
     run = next((run for run in collection.runs if run.kind == "distill"), None)
@@ -181,7 +180,7 @@ def _learning_panel(
     random = collection.score_of(RANDOM, task, near=runs[0])
     human = GAMES.get(task)
     student = runs[0].kind == "distill"
-    several = len({run.name for run in collection.runs if run.kind == runs[0].kind}) > 1
+    rivals = {run.name for run in collection.runs if run.kind == runs[0].kind and task in run.tasks}
     svg = figures.curve_panel(
         task,
         curve,
@@ -192,8 +191,7 @@ def _learning_panel(
         final=None if row is None else row.final,
         human=None if human is None else human.human,
     )
-    seeds = f", {curve.seeds} seeds" if curve.seeds > 1 else ""
-    return Panel(svg, f"{name}{seeds}" if several or seeds else "")
+    return Panel(svg, name if len(rivals) > 1 else "")
 
 
 def contest_table(contest: Contest) -> list[list[Cell]]:
@@ -239,7 +237,7 @@ def run_cells(run: Run) -> tuple[str, ...]:
         run.protocol,
         f"{run.steps:,}" if run.steps else MISSING,
         MISSING if not run.steps or frames is None else f"{frames:,}",
-        run.created,
+        run.created[:16].replace("T", " "),
         took,
         "done" if run.complete else "not finished",
     )
@@ -287,7 +285,7 @@ def _size_tile(collection: Collection, run: Run) -> list[Tile]:
         return [Tile(parameters, "parameters")]
     share = run.parameters / sum(sizes)
     note = f"{parameters} beside {show_count(sum(sizes))} in {_count(len(sizes), 'expert')}"
-    return [Tile(show_share(share), "of its experts' parameters", note)]
+    return [Tile(show_share(share), f"of {_experts(len(sizes))} parameters", note)]
 
 
 def _likeness_tile(run: Run) -> list[Tile]:
@@ -356,6 +354,10 @@ def show_count(value: int) -> str:
         if value >= size:
             return f"{value / size:.3g}{suffix}"
     return str(value)
+
+
+def _experts(number: int) -> str:
+    return "its expert's" if number == 1 else "its experts'"
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,7 +1,7 @@
 """The figures of a report, each an ``svg`` element in the style of `actor_mimic.report.style`."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actor_mimic.protocols import FRAME_SKIP
 from actor_mimic.report.aggregate import Likeness, Score
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 ROW = 0.33  # inches for each row of a figure that has one for each game
 NAMES = 104  # units for their names
-FEW_TICKS = 4
-ON_SCREEN = 3.0  # a game whose student is better than this many experts is cut off at the edge
+FEW_TICKS = 5
+FAR = 3.0  # times the expert; what scores more is beyond the edge
 MOST_MARKERS = 24  # more of them hide the line
 BAND = 0.16  # opacity
 # Lines are told apart by dashes and markers too, and not by colour alone.
@@ -51,10 +51,10 @@ def score_figure(rows: Sequence[ScoreRow], humans: Mapping[str, float]) -> str:
         for place_, row in enumerate(rows):
             assert row.ratio is not None
             low, high = row.ratio_ci95 or (row.ratio, row.ratio)
-            highest = max(highest, min(high, ON_SCREEN) + 0.05)
+            highest = max(highest, min(high, FAR) + 0.05)
             human = _on_expert_scale(humans.get(row.task), row)
-            if human is not None and human <= ON_SCREEN:
-                highest = max(highest, min(human + 0.05, 2.0))
+            if human is not None and human <= FAR:
+                highest = max(highest, human + 0.1)
                 axes.plot([human], [place_], "D", markerfacecolor="none", markersize=5.5,
                           markeredgecolor=colour("quiet"), markeredgewidth=1.3)  # fmt: skip
             expert = _interval_on_expert_scale(row)
@@ -97,14 +97,14 @@ def curve_panel(
         human: raw score of published human play; drawn where it is near.
     """
     with drawing(PANEL, 2.35) as (figure, axes):
-        place(axes, left=48, right=14, top=26, bottom=40 if _has_frames(task) else 28)
+        place(axes, left=58, right=14, top=26, bottom=40 if _has_frames(task) else 28)
         if expert is not None:
             axes.axhline(expert.mean, color=colour("expert"), linewidth=1.4)
             if expert.ci95 is not None:
                 axes.axhspan(*expert.ci95, color=colour("expert"), alpha=BAND, linewidth=0)
         if random is not None:
             axes.axhline(random, color=colour("random"), linewidth=1.2, linestyle=(0, (2, 2)))
-        _draw(axes, curve, role)
+        _draw(axes, curve, role, linestyle="-")
         if final is not None:
             end = curve.steps[-1]
             if final.ci95 is not None:
@@ -130,14 +130,14 @@ def contest_figure(contest: Contest, roles: Mapping[str, str]) -> str:
         roles: by the arms' names.
     """
     with drawing(WIDE, 3.3) as (figure, axes):
-        place(axes, left=48, right=14, top=12, bottom=40 if _has_frames(contest.task) else 28)
+        place(axes, left=58, right=14, top=12, bottom=40 if _has_frames(contest.task) else 28)
         if contest.random is not None:
             axes.axhline(
                 contest.random, color=colour("random"), linewidth=1.2, linestyle=(0, (2, 2))
             )
         for arm in contest.arms:
             if arm.curve is not None:
-                _draw(axes, arm.curve, roles[arm.name])
+                _draw(axes, arm.curve, roles[arm.name], linestyle=DASHES.get(roles[arm.name], "-"))
         if contest.threshold is not None:
             axes.axhline(contest.threshold, color=colour("quiet"), linewidth=1.0)
             floor = axes.get_ylim()[0]
@@ -155,7 +155,7 @@ def area_figure(contest: Contest, roles: Mapping[str, str]) -> str:
     """The area ratios of the arms of a contest, beside 1 for random weights."""
     arms = [arm for arm in contest.arms if arm.area_ratio is not None]
     with drawing(WIDE, ROW * len(arms) + 0.75) as (figure, axes):
-        place(axes, left=NAMES + 30, right=48, top=8, bottom=42)
+        place(axes, left=NAMES, right=58, top=8, bottom=42)
         _rows(axes, [arm.origin for arm in arms])
         axes.axvline(1.0, color=colour("random"), linewidth=1.2, linestyle=(0, (4, 2)))
         for place_, arm in enumerate(arms):
@@ -167,9 +167,9 @@ def area_figure(contest: Contest, roles: Mapping[str, str]) -> str:
             letter(axes, 1.02, place_, f"{arm.area_ratio:.2f}", va="center", fontweight="bold",
                    transform=axes.get_yaxis_transform())  # fmt: skip
         lowest, highest = axes.get_xlim()
-        axes.set_xlim(min(lowest, 0.0), max(highest, 1.5))
+        axes.set_xlim(min(lowest, 0.0), max(1.1 * highest, 1.5))
         axes.xaxis.set_major_locator(_few())
-        axes.set_xlabel("area above random play, beside random weights")
+        axes.set_xlabel("area, beside that of random weights")
         return inline_svg(figure, f"Transfer to {contest.task}: area ratios of all arms")
 
 
@@ -257,13 +257,13 @@ def _rows(axes: "Axes", names: Sequence[str]) -> None:
                transform=axes.get_yaxis_transform())  # fmt: skip
 
 
-def _draw(axes: "Axes", curve: Curve, role: str) -> None:
+def _draw(axes: "Axes", curve: Curve, role: str, *, linestyle: Any) -> None:
     axes.fill_between(
         curve.steps, curve.low, curve.high, color=colour(role), alpha=BAND, linewidth=0
     )
     size = 4.5 if len(curve.steps) <= MOST_MARKERS else 0.0
     axes.plot(curve.steps, curve.mean, MARKERS[role], color=colour(role), clip_on=False,
-              linestyle=DASHES.get(role, "-"), markersize=size)  # fmt: skip
+              linestyle=linestyle, markersize=size)  # fmt: skip
 
 
 def _step_axes(axes: "Axes", task: str) -> None:
@@ -286,7 +286,7 @@ def _step_axes(axes: "Axes", task: str) -> None:
         frames.tick_params(length=0, pad=18)
         frames.set_xticks([step * FRAME_SKIP for step in axes.get_xticks()])
         frames.xaxis.set_major_formatter(lambda value, _: _short(value))
-        axes.annotate("frames", (0, 0), (-10, -29), xycoords="axes fraction",
+        axes.annotate("frames", (0, 0), (-10, -27.5), xycoords="axes fraction",
                       textcoords="offset points", ha="right", color=colour("quiet"))  # fmt: skip
 
 
@@ -306,7 +306,7 @@ def _short(value: float) -> str:
 def _few() -> "Locator":
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(FEW_TICKS)
+    return MaxNLocator(FEW_TICKS, steps=[1, 2, 2.5, 5, 10])
 
 
 def _has_frames(task: str) -> bool:

@@ -28,12 +28,12 @@ class Film:
     Attributes:
         path: of the MP4 file.
         title: what it shows.
-        wide: whether it shows several games, or two players beside each other.
+        large: whether it shows many games, and needs the room.
     """
 
     path: Path
     title: str
-    wide: bool
+    large: bool
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Embedded:
     """A film inside a page."""
 
     title: str
-    wide: bool
+    large: bool
     uri: str
 
 
@@ -92,18 +92,16 @@ def embed(films: Sequence[Film], *, max_bytes: int = MAX_BYTES) -> tuple[list[Em
         else:
             room -= len(content)
             encoded = base64.b64encode(content).decode("ascii")
-            inside.append(Embedded(film.title, film.wide, f"data:video/mp4;base64,{encoded}"))
+            inside.append(Embedded(film.title, film.large, f"data:video/mp4;base64,{encoded}"))
     return inside, left_out
 
 
 def _films_of(collection: Collection, run: Run) -> Iterator[Film]:
     if run.kind == "distill":
-        yield from _film(run, GRID, f"{run.name}: one network, all its games", wide=True)
+        yield from _film(run, GRID, f"{run.name}: one network, all its games", large=True)
         teachers = dict(zip(run.tasks, run.parents, strict=False))
         for task in run.tasks:
-            beside = list(
-                _film(run, _name(task) + BESIDE, f"{task}: {run.name} and expert", wide=True)
-            )
+            beside = list(_film(run, _name(task) + BESIDE, f"{task}: {run.name} and expert"))
             yield from beside
             if beside:
                 continue
@@ -116,10 +114,10 @@ def _films_of(collection: Collection, run: Run) -> Iterator[Film]:
         yield from _film(run, _name(task), f"{task}: {run.name}")
 
 
-def _film(run: Run, name: str, title: str, *, wide: bool = False) -> Iterator[Film]:
+def _film(run: Run, name: str, title: str, *, large: bool = False) -> Iterator[Film]:
     path = run.path / FILMS / f"{name}.mp4"
     if name and path.is_file():
-        yield Film(path, title, wide)
+        yield Film(path, title, large)
 
 
 def _name(task: str) -> str:

@@ -164,6 +164,7 @@ def _context(
         "transfers": [row.cells() for row in transfer_rows(collection)],
         "expert_panels": contents.learning_panels(collection, rows, "expert"),
         "student_panels": contents.learning_panels(collection, rows, "distill"),
+        "learning_seeds": "one seed" if len({run.seed for run in runs}) == 1 else "mean over seeds",
         "likenesses": _likenesses(collection),
         "commands": contents.commands(collection),
         "seeds": ", ".join(map(str, sorted({run.seed for run in runs}))),

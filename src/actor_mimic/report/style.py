@@ -111,7 +111,7 @@ def drawing(width: float, height: float) -> "Iterator[tuple[Figure, Axes]]":
         yield figure, figure.add_axes((0.0, 0.0, 1.0, 1.0))
 
 
-def place(axes: "Axes", *, left: float, right: float, top: float, bottom: float) -> None:
+def place(axes: "Axes", *, left: int, right: int, top: int, bottom: int) -> None:
     """Sets the margins around the axes, in units."""
     width, height = (72.0 * inches for inches in axes.figure.get_size_inches())
     axes.set_position(
@@ -119,7 +119,7 @@ def place(axes: "Axes", *, left: float, right: float, top: float, bottom: float)
     )
 
 
-def letter(axes: "Axes", x: float, y: float, text: object, **style: Any) -> "Text":
+def letter(axes: "Axes", x: float | int, y: float | int, text: object, **style: Any) -> "Text":
     """Text at data coordinates, or others by ``transform``; never read as TeX."""
     style.setdefault("color", colour("ink"))
     return axes.text(x, y, label(text), parse_math=False, **style)
