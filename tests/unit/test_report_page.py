@@ -142,8 +142,7 @@ def hostile_recipe(root, say):
         content = {"checkpoint": "random", "protocol": protocol, "tasks": {new: random}}
         write_json(arm / "evaluations/random.json", content)
     add_run(root, "odd", say("kind"), {"task": task} | shared, begun=begun)
-    broken = json.dumps(say("broken file")).encode() + b"}"
-    (root / "odd/seed-0/complete.json").write_bytes(broken)
+    write_json(root / "odd/seed-0/complete.json", say("broken file"))  # no object
     return root
 
 
