@@ -141,9 +141,37 @@ def bootstrap_mean_ci(
     if values.size < 2:
         raise ValueError("an interval needs at least two scores, got one")
     _check_options(confidence, resamples)
-    rng = np.random.default_rng(seed)
-    means = [values[rows].mean(axis=1) for rows in _resampled_rows(values.size, resamples, rng)]
-    return _percentile_interval(np.concatenate(means), confidence)
+    return percentile_interval(
+        resampled_means(values, rng=np.random.default_rng(seed), resamples=resamples), confidence
+    )
+
+
+def resampled_means(
+    scores: Scores, *, rng: np.random.Generator, resamples: int = 10_000
+) -> Float64[np.ndarray, " resamples"]:
+    """Means of bootstrap samples, for the interval of whatever is made of several such means.
+
+    Args:
+        scores: at least one finite score; each sample has as many, drawn with replacement.
+        rng: draws them; samples of different scores are independent if they share one.
+        resamples: how many samples, positive.
+
+    Raises:
+        ValueError: if there is no score or one is not finite.
+    """
+    values = _checked(scores)
+    return np.concatenate(
+        [values[rows].mean(axis=1) for rows in _resampled_rows(values.size, resamples, rng)]
+    )
+
+
+def percentile_interval(
+    statistics: Float64[np.ndarray, " resamples"], confidence: float = 0.95
+) -> tuple[float, float]:
+    """The two quantiles that leave out as much on either side."""
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(statistics, [tail, 1.0 - tail])
+    return float(low), float(high)
 
 
 def stratified_bootstrap_ci(
@@ -188,7 +216,7 @@ def stratified_bootstrap_ci(
         statistic(values[rng.integers(runs, size=(runs, tasks)), task_columns])
         for _ in range(resamples)
     ]
-    return _percentile_interval(np.asarray(statistics, dtype=np.float64), confidence)
+    return percentile_interval(np.asarray(statistics, dtype=np.float64), confidence)
 
 
 def _checked(scores: PooledScores) -> Float64[np.ndarray, "..."]:
@@ -214,11 +242,3 @@ def _resampled_rows(
     block = max(1, _INDICES_PER_BLOCK // scores)
     for done in range(0, resamples, block):
         yield rng.integers(scores, size=(min(block, resamples - done), scores))
-
-
-def _percentile_interval(
-    statistics: Float64[np.ndarray, " resamples"], confidence: float
-) -> tuple[float, float]:
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(statistics, [tail, 1.0 - tail])
-    return float(low), float(high)

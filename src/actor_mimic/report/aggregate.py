@@ -4,13 +4,13 @@ Everything read here is data that somebody may have edited or damaged. A file th
 understood is listed under `Collection.problems`, and what it would have said is missing.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from actor_mimic.errors import DataError, UsageError
+from actor_mimic.report.fields import count, interval, mapping, number, numbers, text
 from actor_mimic.storage.records import Record, read_records
 from actor_mimic.storage.run_dir import (
     COMPLETE,
@@ -36,6 +36,7 @@ class Score:
         episodes: how many; None where it was not kept.
         human_normalised: 0 at random play, 1 at the published human; None where there is none.
         claimed: what its author says that it scores, if it was imported with that.
+        scores: of the single games; empty where they were not kept.
     """
 
     mean: float
@@ -43,6 +44,7 @@ class Score:
     episodes: int | None = None
     human_normalised: float | None = None
     claimed: float | None = None
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,30 @@ class Point:
 
     step: int
     mean: float
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How alike a student and its teacher act in one task.
+
+    Attributes:
+        agreement: share of states where both prefer the same action.
+        divergence: KL(teacher || student) in nats.
+        held_out: whether the states are of evaluation games, and not of training.
+    """
+
+    agreement: float
+    divergence: float
+    held_out: bool
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the first values of one tensor of a transfer come from: copied, rows or fresh."""
+
+    name: str
+    origin: str
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -71,6 +97,12 @@ class Run:
         seconds: that it took, once it is done.
         scores: final ones by task, once it is done.
         curves: evaluations while it learned, by task.
+        likeness: of a student and its teachers, as last recorded, by task.
+        steps: that it has recorded.
+        parameters: of its network; None where it was not kept.
+        teacher_parameters: of its teachers' networks, by task, where they are known.
+        origins: of the tensors that a transfer began with.
+        command: that began it, if it was begun by itself.
         measured: final figures of anybody that lie in its directory, by whose they are (hash of
             a model, or ``random``), task and protocol.
     """
@@ -88,6 +120,12 @@ class Run:
     seconds: float | None
     scores: Mapping[str, Score]
     curves: Mapping[str, Sequence[Point]]
+    likeness: Mapping[str, Likeness]
+    steps: int
+    parameters: int | None
+    teacher_parameters: Mapping[str, int]
+    origins: tuple[Origin, ...]
+    command: str
     measured: Mapping[tuple[str, str, str], Score]
 
     @property
@@ -173,7 +211,7 @@ class _Reader:
 
 
 def collect(run_dir: Path) -> Collection:
-    """Reads a recipe's directory, or that of a single run.
+    """Reads a recipe's directory, one that has single runs in it, or that of one run.
 
     Raises:
         DataError: if there is no run.
@@ -184,56 +222,69 @@ def collect(run_dir: Path) -> Collection:
         runs = [_read_run(reader, run_dir, run_dir.resolve().name, None)]
     else:
         runs = [
-            _read_run(reader, path, path.parent.name, int(path.name.removeprefix(SEED_PREFIX)))
-            for path in _find_runs(run_dir, recipe)
+            _read_run(reader, path, name, seed) for path, name, seed in _find_runs(run_dir, recipe)
         ]
     if not runs:
         raise DataError(f"{run_dir}: expected the runs of a recipe, or a run; there is none")
     return Collection(
-        title=_text(recipe.get("recipe")) or run_dir.resolve().name,
-        description=_text(recipe.get("description")),
-        command=_text(recipe.get("command")),
+        title=text(recipe.get("recipe")) or run_dir.resolve().name,
+        description=text(recipe.get("description")),
+        command=text(recipe.get("command")),
         run_dir=run_dir,
         runs=tuple(runs),
         problems=tuple(reader.problems),
     )
 
 
-def _find_runs(run_dir: Path, recipe: Mapping[str, Any]) -> Iterator[Path]:
-    """Directories of begun runs: in the order of the recipe, then others by name."""
+def _find_runs(run_dir: Path, recipe: Mapping[str, Any]) -> Iterator[tuple[Path, str, int | None]]:
+    """Begun runs: in the order of the recipe, then others by name.
+
+    Yields:
+        A directory, the name of its stage, and its seed, unless only the run itself knows it.
+    """
     stages = recipe.get("stages")
     stages = stages if isinstance(stages, list) else []
-    listed = [_text(stage.get("name")) for stage in stages if isinstance(stage, dict)]
+    listed = [text(stage.get("name")) for stage in stages if isinstance(stage, dict)]
     there = sorted(path.name for path in run_dir.iterdir()) if run_dir.is_dir() else []
     for name in dict.fromkeys([*listed, *there]):
         if name not in there or not _is_plain(name) or not (run_dir / name).is_dir():
             continue
+        if (run_dir / name / RUN).exists():
+            yield run_dir / name, name, None
+            continue
         found = [path for path in (run_dir / name).iterdir() if (path / RUN).exists()]
         numbers = {path: path.name.removeprefix(SEED_PREFIX) for path in found}
         seeded = [path for path in found if numbers[path].isascii() and numbers[path].isdigit()]
-        yield from sorted(seeded, key=lambda path: int(numbers[path]))
+        seeds = sorted((int(numbers[path]), path) for path in seeded)
+        yield from ((path, name, seed) for seed, path in seeds)
 
 
 def _read_run(reader: _Reader, path: Path, name: str, seed: int | None) -> Run:
     begun = reader.json(path, RUN)
-    config = _object(begun.get("config"))
+    config = mapping(begun.get("config"))
     done = reader.json(path, COMPLETE) if is_complete(path) else {}
-    seconds = _number(done.get("seconds"))
+    records = reader.records(path / RECORDS)
     parents = config.get("parents")
     return Run(
         name=name,
-        seed=_seed(begun.get("seed")) if seed is None else seed,
+        seed=count(begun.get("seed")) or 0 if seed is None else seed,
         path=path,
-        kind=_text(begun.get("stage")),
+        kind=text(begun.get("stage")),
         config=config,
-        versions=_object(begun.get("versions")),
-        created=_text(begun.get("created")),
-        parents=tuple(_text(parent) for parent in parents) if isinstance(parents, list) else (),
+        versions=mapping(begun.get("versions")),
+        created=text(begun.get("created")),
+        parents=tuple(text(parent) for parent in parents) if isinstance(parents, list) else (),
         complete=bool(done),
-        model_sha256=_text(done.get("model_sha256")) or None,
-        seconds=seconds,
+        model_sha256=text(done.get("model_sha256")) or None,
+        seconds=number(done.get("seconds")),
         scores=_scores(done.get("scores")),
-        curves=_curves(reader.records(path / RECORDS)),
+        curves=_curves(records),
+        likeness=_likeness(records),
+        steps=max((record.step for record in records), default=0),
+        parameters=count(done.get("parameters")),
+        teacher_parameters=_counts(done.get("teacher_parameters")),
+        origins=_origins(done.get("tensor_origins")),
+        command=text(begun.get("command")),
         measured=_measured(reader, path),
     )
 
@@ -247,8 +298,8 @@ def _measured(reader: _Reader, path: Path) -> dict[tuple[str, str, str], Score]:
         if not _is_plain(name):
             continue
         content = reader.json(path, f"{directory.name}/{name}")
-        who, protocol = _text(content.get("checkpoint")), _text(content.get("protocol"))
-        claimed = _number(content.get("claimed_score"))
+        who, protocol = text(content.get("checkpoint")), text(content.get("protocol"))
+        claimed = number(content.get("claimed_score"))
         for task, score in _scores(content.get("tasks")).items():
             found[who, task, protocol] = replace(score, claimed=claimed)
     return found
@@ -260,54 +311,54 @@ def _curves(records: Sequence[Record]) -> dict[str, list[Point]]:
         if record.kind != "evaluation":
             continue
         for name, value in record.values.items():
-            mean = _number(value)
+            mean = number(value)
             if name.endswith("/mean") and mean is not None:
                 curves.setdefault(name.removesuffix("/mean"), []).append(Point(record.step, mean))
     return curves
 
 
+def _likeness(records: Sequence[Record]) -> dict[str, Likeness]:
+    """What was recorded last, of held-out states where there are any."""
+    found: dict[str, Likeness] = {}
+    for prefix in ("", "held_out_"):
+        agreed, apart = f"/{prefix}agreement", f"/{prefix}divergence"
+        for record in records:
+            for name, value in record.values.items():
+                if not name.endswith(agreed):
+                    continue
+                task = name.removesuffix(agreed)
+                agreement, divergence = number(value), number(record.values.get(task + apart))
+                if agreement is not None and divergence is not None:
+                    found[task] = Likeness(agreement, divergence, held_out=bool(prefix))
+    return found
+
+
 def _scores(content: Any) -> dict[str, Score]:
     scores = {}
-    for task, values in _object(content).items():
-        mean = _number(_object(values).get("mean"))
+    for task, values in mapping(content).items():
+        mean = number(mapping(values).get("mean"))
         if mean is not None:
-            episodes = values.get("episodes")
             scores[task] = Score(
                 mean,
-                _interval(values.get("ci95")),
-                episodes if type(episodes) is int else None,
-                _number(values.get("human_normalised")),
+                interval(values.get("ci95")),
+                count(values.get("episodes")),
+                number(values.get("human_normalised")),
+                scores=numbers(values.get("scores")),
             )
     return scores
 
 
-def _interval(content: Any) -> tuple[float, float] | None:
-    if not isinstance(content, list) or len(content) != 2:
-        return None
-    low, high = _number(content[0]), _number(content[1])
-    return None if low is None or high is None else (low, high)
+def _counts(content: Any) -> dict[str, int]:
+    counts = {name: count(value) for name, value in mapping(content).items()}
+    return {name: value for name, value in counts.items() if value is not None}
 
 
-def _number(content: Any) -> float | None:
-    if isinstance(content, bool) or not isinstance(content, int | float):
-        return None
-    try:
-        number = float(content)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _object(content: Any) -> dict[str, Any]:
-    return content if isinstance(content, dict) else {}
-
-
-def _text(content: Any) -> str:
-    return content if isinstance(content, str) else ""
-
-
-def _seed(content: Any) -> int:
-    return content if type(content) is int else 0
+def _origins(content: Any) -> tuple[Origin, ...]:
+    entries = [mapping(entry) for entry in content] if isinstance(content, list) else []
+    return tuple(
+        Origin(text(entry.get("name")), text(entry.get("origin")), count(entry.get("rows")) or 0)
+        for entry in entries
+    )
 
 
 def _is_plain(name: str) -> bool:

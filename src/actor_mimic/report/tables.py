@@ -10,9 +10,10 @@ from typing import TypeVar
 import numpy as np
 
 from actor_mimic.protocols import PROTOCOLS
-from actor_mimic.report.aggregate import RANDOM, Collection, Point, Run, Score
+from actor_mimic.report.aggregate import RANDOM, Collection, Run, Score
 from actor_mimic.report.printable import printable
-from actor_mimic.storage.shipped import name_of_model
+from actor_mimic.report.transfers import area_ratio, contest_of, contests, origin_of, task_of
+from actor_mimic.statistics import bootstrap_mean_ci, percentile_interval, resampled_means
 
 MISSING = "-"
 LAST_EVALUATIONS = 10
@@ -46,7 +47,8 @@ TRANSFER_HEADINGS = (
     "above random",
 )
 NOTE = (
-    "Raw scores, mean [95 % bootstrap interval]; a row named mean is the mean over seeds. "
+    "Raw scores, mean [95 % bootstrap interval]; a row named mean is the mean over seeds, with the "
+    "interval over seeds. "
     "ratio = (student - random) / (expert - random); a multitask DQN counts as a student, of the "
     "experts that taught another one the same tasks. human: 0 % is the published random play, "
     f"100 % the published human. last {LAST_EVALUATIONS} and maximum: mean of the last "
@@ -69,6 +71,8 @@ class ScoreRow:
         last_mean: of the last evaluations while it learned.
         maximum: of all of them.
         ratio: (student - random) / (expert - random); None where the expert is no better.
+        ratio_ci95: its interval: over games, or over seeds in a row of means.
+        of_student: whether it is a student's row, scored or not.
     """
 
     stage: str
@@ -81,6 +85,8 @@ class ScoreRow:
     last_mean: float | None = None
     maximum: float | None = None
     ratio: float | None = None
+    ratio_ci95: tuple[float, float] | None = None
+    of_student: bool = False
 
     def cells(self) -> tuple[str, ...]:
         """As text, under `SCORE_HEADINGS`."""
@@ -150,27 +156,35 @@ def score_rows(collection: Collection) -> list[ScoreRow]:
 def transfer_rows(collection: Collection) -> list[TransferRow]:
     """One row per arm and seed, tasks together, the arm with random weights first; and means."""
     runs = [run for run in collection.runs if run.kind == "transfer"]
-    order = {task: index for index, task in enumerate(dict.fromkeys(_task(run) for run in runs))}
-    runs.sort(key=lambda run: (order[_task(run)], bool(run.parents)))
+    order = {task: index for index, task in enumerate(dict.fromkeys(map(task_of, runs)))}
+    runs.sort(key=lambda run: (order[task_of(run)], bool(run.parents)))
     rows = []
     for run in runs:
-        task = _task(run)
-        random = collection.score_of(RANDOM, task, near=run)
+        task = task_of(run)
         last_mean, maximum = _while_learning(run, task)
         rows.append(
             TransferRow(
                 task=task,
-                arm=_stage_name(collection, run),
+                arm=stage_name(collection, run),
                 seed=str(run.seed),
-                origin=_origin(collection, run),
-                random=random,
+                origin=origin_of(collection, run),
+                random=collection.score_of(RANDOM, task, near=run),
                 final=run.scores.get(task),
                 last_mean=last_mean,
                 maximum=maximum,
-                area_ratio=_area_ratio(run, _random_arm(runs, run), task, random),
+                area_ratio=area_ratio(collection, run, _random_run(runs, run)),
             )
         )
-    return _with_means(rows, lambda row: (row.task, row.arm), _mean_transfer_row)
+    ratios = {
+        (contest.task, stage_name(collection, arm.runs[0])): arm.area_ratio
+        for contest in contests(collection)
+        for arm in contest.arms
+    }
+    return _with_means(
+        rows,
+        lambda row: (row.task, row.arm),
+        lambda members: _mean_transfer_row(members, ratios[members[0].task, members[0].arm]),
+    )
 
 
 def protocols_note(collection: Collection) -> str:
@@ -220,23 +234,9 @@ def show_apart(score: Score | None, random: Score | None) -> str:
     return "yes" if score.ci95[0] > random.ci95[1] else "no"
 
 
-def area_above(points: Sequence[Point], floor: float, end: int) -> float | None:
-    """Area between a learning curve and a floor, from step 0 to ``end``, in score x steps.
-
-    Straight lines between evaluations, by the trapezoidal rule; negative where the curve lies
-    below the floor. None if there are fewer than two evaluations, or they do not reach so far.
-    """
-    steps = [point.step for point in points]
-    if len(points) < 2 or end <= steps[0] or end > steps[-1]:
-        return None
-    grid = np.array(sorted({step for step in steps if step < end} | {end}), dtype=np.float64)
-    heights = np.interp(grid, steps, [point.mean - floor for point in points])
-    return float((np.diff(grid) * (heights[:-1] + heights[1:]) / 2.0).sum())
-
-
 def _score_row(collection: Collection, run: Run, task: str) -> ScoreRow:
     random = collection.score_of(RANDOM, task, near=run)
-    stage = _stage_name(collection, run)
+    stage = stage_name(collection, run)
     row = ScoreRow(stage, str(run.seed), task, random, None, None, None)
     if run.model_sha256 == RANDOM:
         return row
@@ -247,7 +247,14 @@ def _score_row(collection: Collection, run: Run, task: str) -> ScoreRow:
     if played is None or played.kind not in ("distill", "multitask-dqn"):
         return replace(row, expert=final)
     expert = collection.score_of(_teacher(collection, played, task), task, near=run)
-    return replace(row, expert=expert, student=final, ratio=_ratio(final, expert, random))
+    return replace(
+        row,
+        expert=expert,
+        student=final,
+        ratio=_ratio(final, expert, random),
+        ratio_ci95=ratio_interval(final, expert, random),
+        of_student=True,
+    )
 
 
 def _teacher(collection: Collection, student: Run, task: str) -> str:
@@ -264,6 +271,19 @@ def _ratio(student: Score | None, expert: Score | None, random: Score | None) ->
     return (student.mean - random.mean) / (expert.mean - random.mean)
 
 
+def ratio_interval(
+    student: Score | None, expert: Score | None, random: Score | None
+) -> tuple[float, float] | None:
+    """Bootstrap over the games of all three; None where their single scores were not kept."""
+    known = [score for score in (student, expert, random) if score is not None]
+    if len(known) < 3 or any(len(score.scores) < 2 for score in known):
+        return None
+    rng = np.random.default_rng(0)
+    s, e, r = (resampled_means(score.scores, rng=rng) for score in known)
+    # An expert that may be no better than random play gives no scale.
+    return percentile_interval((s - r) / (e - r)) if (e > r).all() else None
+
+
 def _while_learning(run: Run, task: str) -> tuple[float | None, float | None]:
     """Mean of the last evaluations, and the best of all."""
     points = run.curves.get(task, ())
@@ -272,7 +292,7 @@ def _while_learning(run: Run, task: str) -> tuple[float | None, float | None]:
     return _mean(learned[-LAST_EVALUATIONS:]), max((p.mean for p in points), default=None)
 
 
-def _stage_name(collection: Collection, run: Run) -> str:
+def stage_name(collection: Collection, run: Run) -> str:
     """With its protocol, where there are several to confuse."""
     several = len({other.protocol for other in collection.runs}) > 1
     return f"{run.name} ({run.protocol})" if several else run.name
@@ -307,10 +327,11 @@ def _mean_score_row(rows: Sequence[ScoreRow]) -> ScoreRow:
         last_mean=_mean_of_all(row.last_mean for row in rows),
         maximum=_mean_of_all(row.maximum for row in rows),
         ratio=_mean_of_all(row.ratio for row in rows),
+        ratio_ci95=_interval_of_all(row.ratio for row in rows),
     )
 
 
-def _mean_transfer_row(rows: Sequence[TransferRow]) -> TransferRow:
+def _mean_transfer_row(rows: Sequence[TransferRow], ratio: float | None) -> TransferRow:
     origins = {row.origin for row in rows}
     return replace(
         rows[0],
@@ -320,18 +341,22 @@ def _mean_transfer_row(rows: Sequence[TransferRow]) -> TransferRow:
         final=_mean_score(row.final for row in rows),
         last_mean=_mean_of_all(row.last_mean for row in rows),
         maximum=_mean_of_all(row.maximum for row in rows),
-        area_ratio=_mean_of_all(row.area_ratio for row in rows),
+        area_ratio=ratio,
     )
 
 
 def _mean_score(scores: Iterable[Score | None]) -> Score | None:
-    """Without an interval: that of games says nothing of how seeds differ."""
+    """With the interval over seeds; that of games says nothing of how seeds differ."""
     known = list(scores)
     mean = _mean_of_all(None if score is None else score.mean for score in known)
-    if mean is None:
+    if mean is None or known[0] is None:
         return None
+    if all(score == known[0] for score in known):
+        return known[0]  # measured once, for every seed
     humans = (None if score is None else score.human_normalised for score in known)
-    return Score(mean, human_normalised=_mean_of_all(humans))
+    means = [score.mean for score in known if score is not None]
+    interval = bootstrap_mean_ci(means, seed=0)
+    return Score(mean, interval, human_normalised=_mean_of_all(humans))
 
 
 def _mean_of_all(values: Iterable[float | None]) -> float | None:
@@ -341,38 +366,16 @@ def _mean_of_all(values: Iterable[float | None]) -> float | None:
     return _mean(there) if len(there) == len(known) else None
 
 
-def _area_ratio(run: Run, random_arm: Run | None, task: str, random: Score | None) -> float | None:
-    if random_arm is None or random is None:
-        return None
-    mine, other = run.curves.get(task, ()), random_arm.curves.get(task, ())
-    if not mine or not other or mine[0].step != other[0].step:
-        return None
-    end = min(mine[-1].step, other[-1].step)
-    area, base = (area_above(points, random.mean, end) for points in (mine, other))
-    # An arm that learned nothing is no measure for another.
-    return area / base if area is not None and base is not None and base > 0.0 else None
+def _random_run(runs: Sequence[Run], run: Run) -> Run | None:
+    """The same seed of the arm from random weights."""
+    wanted = (*contest_of(run), run.seed)
+    return next((r for r in runs if not r.parents and (*contest_of(r), r.seed) == wanted), None)
 
 
-def _random_arm(runs: Sequence[Run], run: Run) -> Run | None:
-    """The arm from random weights with the same task, budget, protocol and seed."""
-
-    def contest(other: Run) -> tuple[object, ...]:
-        return (_task(other), other.config.get("total_steps"), other.protocol, other.seed)
-
-    return next((r for r in runs if not r.parents and contest(r) == contest(run)), None)
-
-
-def _origin(collection: Collection, run: Run) -> str:
-    if not run.parents:
-        return "random weights"
-    parent = collection.run_of(run.parents[0])
-    if parent is not None:
-        return parent.name
-    return name_of_model(run.parents[0]) or f"model {run.parents[0][:12]}"
-
-
-def _task(run: Run) -> str:
-    return run.tasks[0] if run.tasks else ""
+def _interval_of_all(values: Iterable[float | None]) -> tuple[float, float] | None:
+    known = list(values)
+    there = [value for value in known if value is not None]
+    return bootstrap_mean_ci(there, seed=0) if len(there) == len(known) > 1 else None
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -129,6 +129,7 @@ def run_distill(
             "kind": "student",
             "tasks": _named(state.network),
             "parents": parents,
+            "teacher_parameters": {t.task: t.num_parameters for t in state.teachers},
         }
         fidelity = Fidelity(state.learner, state.teachers)
         yield from learn(

@@ -15,6 +15,7 @@ from actor_mimic.stages.evaluate import Act
 from actor_mimic.stages.measure import Measuring, measure, score_values
 from actor_mimic.stages.players import live_players
 from actor_mimic.stages.session import Evaluation, Session
+from actor_mimic.stages.summary import summary
 from actor_mimic.stages.training import LearningState
 from actor_mimic.storage.checkpoint import resolve_checkpoint
 from actor_mimic.storage.records import Record
@@ -53,6 +54,7 @@ class Launch:
         stop: asked often; the number of a signal to stop for, or None.
         notice: told things that a person should read.
         on_game: told of evaluation progress: task, games finished, games to play.
+        command: what somebody typed to begin this run alone; kept for the report.
     """
 
     path: Path
@@ -63,6 +65,7 @@ class Launch:
     stop: Callable[[], int | None] = never
     notice: Callable[[str], None] = ignore
     on_game: Callable[[str, int, int], None] = field(default=lambda *_: None)
+    command: str = ""
 
     def compute(self) -> Compute:
         """Where to run: what was asked for, else what the run began with, else the machine's.
@@ -144,15 +147,7 @@ def learn(
         values |= score_values(task, scores)
     elapsed_s = earlier_s + session.elapsed_s
     record = Record("final", state.steps, state.updates, values, elapsed_s)
-    run.mark_complete(
-        {
-            "kind": manifest["kind"],
-            "checkpoint": str(checkpoint.path.relative_to(run.path)),
-            "model_sha256": checkpoint.model_sha256,
-            "seconds": elapsed_s,
-            "scores": {task: scores.to_json() for task, scores in final.items()},
-        }
-    )
+    run.mark_complete(summary(checkpoint, manifest, state.network, elapsed_s, final))
     # After the mark: a kill in between loses a line that the mark holds too, where the other
     # order would write it twice.
     run.records.write(record)
@@ -204,6 +199,7 @@ def open_stage(
         | {"parents": [parent["model_sha256"] for parent in parents]}
         | {"compute": dataclasses.asdict(compute)},
         resumable_keys=RESUMABLE_KEYS,
+        command=launch.command,
     )
 
 

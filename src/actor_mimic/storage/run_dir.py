@@ -188,6 +188,7 @@ def open_run(
     stage: str,
     config: Mapping[str, Any],
     resumable_keys: frozenset[str] = frozenset(),
+    command: str = "",
 ) -> RunDir:
     """Begin a run, or take up one that was begun with the same configuration.
 
@@ -199,6 +200,7 @@ def open_run(
         config: JSON data; a ``seed`` in it is recorded beside it.
         resumable_keys: dotted names that may differ from the stored configuration, itself or
             everything below it; the stored one takes over their new values.
+        command: what was typed to begin it, if it was begun by itself; kept with what is new.
 
     Returns:
         The run, locked.
@@ -219,7 +221,7 @@ def open_run(
         if os.path.lexists(path / RUN):
             _check_same_run(run, stage, asked, resumable_keys)
         else:
-            _begin(run, stage, asked)
+            _begin(run, stage, asked, command)
     except BaseException:
         run.close()
         raise
@@ -309,7 +311,7 @@ def _take_lock(path: Path) -> int:
     return descriptor
 
 
-def _begin(run: RunDir, stage: str, config: dict[str, Any]) -> None:
+def _begin(run: RunDir, stage: str, config: dict[str, Any], command: str) -> None:
     content = {
         "schema": SCHEMA_VERSION,
         "stage": stage,
@@ -318,6 +320,8 @@ def _begin(run: RunDir, stage: str, config: dict[str, Any]) -> None:
         "versions": installed_versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if command:
+        content["command"] = command
     try:
         run.write_json(RUN, content)
     except StorageError as error:

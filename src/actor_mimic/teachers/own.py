@@ -190,4 +190,10 @@ def _teacher(checkpoint: Checkpoint, task: str, network: Network, compute: Compu
         network=label,
         device=compute.device,
         scores_are_logits=are_logits,
+        num_parameters=count_parameters(network),
     )
+
+
+def count_parameters(network: nn.Module) -> int:
+    """How many numbers training can change."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -30,6 +30,7 @@ class Teacher:
         scores_are_logits: its scores are logits of a policy, to be taken as it is, and not values
             that a temperature has to make a policy of.
         thread_safe: several threads may ask it at once; of a user's own function nobody knows.
+        num_parameters: of its network; None if nobody knows, as of a function.
     """
 
     task: str
@@ -41,6 +42,7 @@ class Teacher:
     device: str
     scores_are_logits: bool = False
     thread_safe: bool = True
+    num_parameters: int | None = None
 
     @torch.no_grad()
     def label(self, obs: Shaped[Tensor, "batch ..."]) -> Output:

@@ -223,20 +223,24 @@ class Show:
 
 @dataclass(frozen=True)
 class Report:
-    """Write a recipe's report.html again, from its records.
+    """Write a recipe's report.html again, from its records and films.
 
     For example:
       actor-mimic report runs/demo
+      actor-mimic report runs/mine --allow-missing seaquest
     """
 
     path: Positional[RunPath]
     """The directory of a recipe's runs, or of one run."""
+    allow_missing: Tasks = ()
+    """Games that the numbers over all games may do without. Left out: where a game has no figure,
+    there are no such numbers."""
 
     def run(self) -> int:
         """Writes the page and prints its path."""
         from actor_mimic.report.page import write_report
 
-        print(write_report(self.path))
+        print(write_report(self.path, allow_missing=self.allow_missing, notice=notice))
         return 0
 
 

@@ -4,6 +4,8 @@ Imports that need PyTorch wait until a verb runs, so that ``--help`` is there at
 """
 
 import json
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +130,7 @@ def run_stage(
             stop=Stop(),
             notice=notice,
             on_game=progress.on_game,
+            command=shlex.join(["actor-mimic", *sys.argv[1:]]),
         )
         for record in begin(config, launch, *parents):
             progress.show(record)

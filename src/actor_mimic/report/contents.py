@@ -1,0 +1,368 @@
+"""What stands on a page: every figure and word that the template is given, but no markup."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from actor_mimic.games import GAMES
+from actor_mimic.protocols import FRAME_SKIP
+from actor_mimic.report import figures
+from actor_mimic.report.aggregate import RANDOM, Collection, Run, Score
+from actor_mimic.report.curves import mean_curve
+from actor_mimic.report.over_games import STATISTICS, Estimate, OverGames
+from actor_mimic.report.tables import (
+    MISSING,
+    OVER_SEEDS,
+    ScoreRow,
+    show_number,
+    show_share,
+)
+from actor_mimic.report.transfers import Arm, Contest
+
+MAX_PANELS = 64  # a page of more curves would be too large to open
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a sortable table.
+
+    Attributes:
+        text: what it says.
+        note: beside it, smaller.
+        value: what it is sorted by, as text that a script reads as a number; empty for its text.
+    """
+
+    text: str
+    note: str = ""
+    value: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure, with what stands under it."""
+
+    svg: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number that is worth a look from afar."""
+
+    value: str
+    text: str
+    note: str = ""
+
+
+def headline(collection: Collection) -> str:
+    """What was reached, in one sentence."""
+    students = [run for run in collection.runs if run.kind == "distill"]
+    if students:
+        games = len(students[0].tasks)
+        return f"One network plays {_count(games, 'game')}"
+    run = collection.runs[0]
+    tasks = ", ".join(run.tasks[:3]) + (", ..." if len(run.tasks) > 3 else "")
+    kinds = {"expert": "An expert of", "transfer": "A transfer to", "evaluate": "Games of"}
+    return f"{kinds.get(run.kind, run.kind)} {tasks}"
+
+
+def tiles(
+    collection: Collection, overs: Sequence[OverGames], contests: Sequence[Contest]
+) -> list[Tile]:
+    """At most four numbers: scores, size, likeness, transfer."""
+    found = []
+    over = next((o for o in overs if o.scale == "expert" and o.estimates), None)
+    if over is not None:
+        iqm = over.estimates["IQM"]
+        text = f"of {_experts(len(over.tasks))} score"
+        spread = f"IQM over {_count(len(over.tasks), 'game')}{_interval(iqm)}"
+        found.append(Tile(show_share(iqm.value), text, spread))
+    run = next((run for run in collection.runs if run.kind == "distill"), None)
+    if run is not None:
+        found += _size_tile(collection, run) + _likeness_tile(run)
+    arms = [
+        (contest, arm)
+        for contest in contests
+        for arm in contest.arms
+        if not arm.from_random and arm.area_ratio is not None
+    ]
+    if arms:
+        contest, arm = arms[0]
+        assert arm.area_ratio is not None
+        note = f"area above random play, from {arm.origin}, beside random weights"
+        found.append(Tile(f"{arm.area_ratio:.1f}\u00d7", f"as much learnt on {contest.task}", note))
+    return found
+
+
+def student_table(rows: Sequence[ScoreRow]) -> list[list[Cell]]:
+    """One row for each game of a student: random, human, expert, student, ratio, human scale."""
+    table = []
+    for row in rows:
+        human = GAMES.get(row.task)
+        normalised = None if row.student is None else row.student.human_normalised
+        table.append(
+            [
+                Cell(row.task),
+                _score_cell(row.random),
+                _number_cell(None if human is None else human.human),
+                _score_cell(row.expert),
+                _score_cell(row.student),
+                _share_cell(row.ratio, row.ratio_ci95),
+                _share_cell(normalised, None),
+            ]
+        )
+    return table
+
+
+STUDENT_HEADINGS = (
+    "game",
+    "random",
+    "human",
+    "expert",
+    "student",
+    "of expert",
+    "of human",
+)
+
+
+def student_rows(rows: Sequence[ScoreRow], stage: str) -> list[ScoreRow]:
+    """Of one student, one row for each game: the mean over seeds, where there are several."""
+    mine = [row for row in rows if row.of_student and row.stage == stage]
+    means = {row.task: row for row in mine if row.seed == OVER_SEEDS}
+    return list({row.task: means.get(row.task, row) for row in mine}.values())
+
+
+def over_games_table(overs: Sequence[OverGames]) -> list[list[Cell]]:
+    """One row for each policy and scale."""
+    table = []
+    for over in overs:
+        who = over.stage if over.who == "student" else "its experts"
+        cells = [
+            _share_cell(over.estimates[name].value, over.estimates[name].ci95)
+            if over.estimates
+            else Cell("refused" if over.tasks or over.missing else MISSING)
+            for name in STATISTICS
+        ]
+        seeds = "games of one seed" if over.seeds == 1 else _count(over.seeds, "seed")
+        table.append([Cell(who), Cell(over.scale), *cells, Cell(str(len(over.tasks))), Cell(seeds)])
+    return table
+
+
+def learning_panels(collection: Collection, rows: Sequence[ScoreRow], kind: str) -> list[Panel]:
+    """The curves of all experts, or of all students, game by game."""
+    stages: dict[str, list[Run]] = {}
+    for run in collection.runs:
+        if run.kind == kind:
+            stages.setdefault(run.name, []).append(run)
+    panels = []
+    for name, runs in stages.items():
+        for task in runs[0].tasks:
+            panel = _learning_panel(collection, rows, name, runs, task)
+            if panel is not None and len(panels) < MAX_PANELS:
+                panels.append(panel)
+    return panels
+
+
+def _learning_panel(
+    collection: Collection, rows: Sequence[ScoreRow], name: str, runs: Sequence[Run], task: str
+) -> Panel | None:
+    # All games of a student step together; each gets its share of the steps.
+    share = 1 / len(runs[0].tasks)
+    curve = mean_curve([run.curves.get(task, ()) for run in runs])
+    if curve is None:
+        return None
+    curve = type(curve)(
+        tuple(step * share for step in curve.steps), curve.mean, curve.low, curve.high, curve.seeds
+    )
+    row = next((r for r in reversed(rows) if r.stage.startswith(name) and r.task == task), None)
+    random = collection.score_of(RANDOM, task, near=runs[0])
+    human = GAMES.get(task)
+    student = runs[0].kind == "distill"
+    rivals = {run.name for run in collection.runs if run.kind == runs[0].kind and task in run.tasks}
+    svg = figures.curve_panel(
+        task,
+        curve,
+        "student" if student else "expert",
+        task=task,
+        random=None if random is None else random.mean,
+        expert=row.expert if row is not None and student else None,
+        final=None if row is None else row.final,
+        human=None if human is None else human.human,
+    )
+    return Panel(svg, name if len(rivals) > 1 else "")
+
+
+def contest_table(contest: Contest) -> list[list[Cell]]:
+    """One row for each arm: area ratio, steps to the threshold, how much sooner."""
+    base = next((arm.threshold_steps for arm in contest.arms if arm.from_random), None)
+    return [
+        [
+            Cell(arm.origin, arm.name if arm.name != arm.origin else ""),
+            Cell(str(len(arm.runs))),
+            Cell(MISSING)
+            if arm.area_ratio is None
+            else Cell(
+                f"{arm.area_ratio:.2f}", _range(arm.area_ratio_ci95, "{:.2f}"), f"{arm.area_ratio}"
+            ),
+            _threshold_cell(arm, contest),
+            _sooner_cell(arm, base),
+        ]
+        for arm in contest.arms
+    ]
+
+
+CONTEST_HEADINGS = ("started from", "seeds", "area ratio", "steps to threshold", "times sooner")
+
+
+def roles(collection: Collection, contest: Contest) -> dict[str, str]:
+    """The colours of a contest's arms."""
+    kinds = {}
+    for arm in contest.arms:
+        parents = arm.runs[0].parents
+        parent = collection.run_of(parents[0]) if parents else None
+        kinds[arm.name] = "" if parent is None else parent.kind
+    return figures.arm_roles(contest.arms, kinds)
+
+
+def run_cells(run: Run) -> tuple[str, ...]:
+    """One row of the table of stages."""
+    took = MISSING if run.seconds is None else str(timedelta(seconds=round(run.seconds)))
+    frames = run.steps * FRAME_SKIP if all(not t.startswith("gym:") for t in run.tasks) else None
+    return (
+        run.name,
+        str(run.seed),
+        run.kind,
+        run.protocol,
+        f"{run.steps:,}" if run.steps else MISSING,
+        MISSING if not run.steps or frames is None else f"{frames:,}",
+        run.created[:16].replace("T", " "),
+        took,
+        "done" if run.complete else "not finished",
+    )
+
+
+RUN_HEADINGS = ("stage", "seed", "kind", "protocol", "steps", "frames", "begun", "took", "state")
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """Configuration and versions of one run, name by name."""
+    config = [(name, _show(value)) for name, value in sorted(run.config.items())]
+    return [("directory", str(run.path)), *config, *versions(run.versions)]
+
+
+def versions(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Package by package."""
+    return [
+        (name, "not installed" if version is None else _show(version))
+        for name, version in sorted(content.items())
+    ]
+
+
+def commands(collection: Collection) -> list[str]:
+    """What has to be typed to get all of it again."""
+    if collection.command:
+        return [collection.command]
+    return list(dict.fromkeys(run.command for run in collection.runs if run.command))
+
+
+def _size_tile(collection: Collection, run: Run) -> list[Tile]:
+    known = dict(run.teacher_parameters)
+    for task, parent in zip(run.tasks, run.parents, strict=False):
+        expert = collection.run_of(parent)
+        if task not in known and expert is not None and expert.parameters is not None:
+            known[task] = expert.parameters
+    if run.parameters is None:
+        return []
+    parameters = show_count(run.parameters)
+    # One network may teach several tasks, and counts once.
+    networks = {
+        parent: known.get(task) for task, parent in zip(run.tasks, run.parents, strict=False)
+    }
+    sizes = [size for size in networks.values() if size is not None]
+    if not sizes or len(sizes) < len(networks):
+        return [Tile(parameters, "parameters")]
+    share = run.parameters / sum(sizes)
+    note = f"{parameters} beside {show_count(sum(sizes))} in {_count(len(sizes), 'expert')}"
+    return [Tile(show_share(share), f"of {_experts(len(sizes))} parameters", note)]
+
+
+def _likeness_tile(run: Run) -> list[Tile]:
+    alike = [entry.agreement for entry in run.likeness.values()]
+    if not alike:
+        return []
+    mean = sum(alike) / len(alike)
+    where = (
+        "evaluation games" if all(e.held_out for e in run.likeness.values()) else "training games"
+    )
+    return [
+        Tile(show_share(mean), "of states with its expert's action", f"mean over games, in {where}")
+    ]
+
+
+def _score_cell(score: Score | None) -> Cell:
+    if score is None:
+        return Cell(MISSING)
+    claim = "" if score.claimed is None else f" (claimed {show_number(score.claimed)})"
+    return Cell(show_number(score.mean), _range(score.ci95, "number") + claim, f"{score.mean}")
+
+
+def _number_cell(value: float | None) -> Cell:
+    return Cell(MISSING) if value is None else Cell(show_number(value), value=f"{value}")
+
+
+def _share_cell(value: float | None, interval: tuple[float, float] | None) -> Cell:
+    return (
+        Cell(MISSING)
+        if value is None
+        else Cell(show_share(value), _range(interval, "{:.0%}"), f"{value}")
+    )
+
+
+def _threshold_cell(arm: Arm, contest: Contest) -> Cell:
+    if arm.threshold_steps is None:
+        return Cell(MISSING if contest.threshold is None or arm.curve is None else "not reached")
+    steps = arm.threshold_steps
+    note = "" if contest.task.startswith("gym:") else f"{steps * FRAME_SKIP:,.0f} frames"
+    return Cell(f"{steps:,.0f}", note, f"{steps}")
+
+
+def _sooner_cell(arm: Arm, base: float | None) -> Cell:
+    if not base or arm.threshold_steps is None:
+        return Cell(MISSING)
+    if not arm.threshold_steps:
+        return Cell("at once", value="inf")
+    return Cell(f"{base / arm.threshold_steps:.1f}\u00d7", value=f"{base / arm.threshold_steps}")
+
+
+def _range(interval: tuple[float, float] | None, form: str) -> str:
+    if interval is None:
+        return ""
+    ends = (show_number(end) if form == "number" else form.format(end) for end in interval)
+    return f"[{', '.join(ends)}]"
+
+
+def _interval(estimate: Estimate) -> str:
+    interval = estimate.ci95
+    return "" if interval is None else f", 95 % interval {_range(interval, '{:.0%}')}"
+
+
+def show_count(value: int) -> str:
+    """``438k``, ``1.69M``."""
+    for size, suffix in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{suffix}"
+    return str(value)
+
+
+def _experts(number: int) -> str:
+    return "its expert's" if number == 1 else "its experts'"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _show(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
