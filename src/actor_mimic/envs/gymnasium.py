@@ -13,6 +13,8 @@ from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep
 from actor_mimic.errors import DataError, UnavailableError, UsageError, did_you_mean
 
 TASK_PREFIX = "gym:"
+RENDER_MODE = "rgb_array"
+STEPS_PER_S = 30.0  # of an environment that does not say how fast its pictures follow
 
 
 class GymnasiumEnvs:
@@ -29,7 +31,7 @@ class GymnasiumEnvs:
 
     Raises:
         UsageError: if the id is unknown, or its spaces are not ``Discrete`` actions with a
-            one-dimensional ``Box`` of observations.
+            one-dimensional ``Box`` of observations, or it is to be filmed and cannot draw.
         UnavailableError: if the environment needs a package that is not installed.
     """
 
@@ -45,17 +47,23 @@ class GymnasiumEnvs:
         self.num_envs = num_envs
         self._with_picture = with_picture
         try:
-            self._envs = [
-                gymnasium.make(
-                    env_id, render_mode="rgb_array" if with_picture and env == 0 else None
-                )
-                for env in range(num_envs)
-            ]
+            self._envs = [gymnasium.make(env_id) for _ in range(num_envs)]
+            modes = self._envs[0].metadata.get("render_modes") or []
+            if with_picture and RENDER_MODE in modes:
+                self._envs[0].close()
+                self._envs[0] = gymnasium.make(env_id, render_mode=RENDER_MODE)
         except gymnasium.error.DependencyNotInstalled as error:
             raise UnavailableError(f"cannot make the task {task!r}: {error}") from error
         except (gymnasium.error.Error, ImportError) as error:  # ImportError: `module:Name-v0`
             hint = did_you_mean(env_id, gymnasium.registry)
             raise UsageError(f"cannot make the task {task!r}: {error}{hint}") from error
+        if with_picture and RENDER_MODE not in modes:
+            raise UsageError(
+                f"{task} cannot be filmed: expected an environment with the render mode "
+                f"{RENDER_MODE}, this one has {', '.join(map(str, modes)) or 'none'}"
+            )
+        rate = self._envs[0].metadata.get("render_fps")
+        self.steps_per_s: float = float(rate) if rate else STEPS_PER_S
         action_space, obs_space = self._envs[0].action_space, self._envs[0].observation_space
         if not isinstance(action_space, Discrete) or not (
             isinstance(obs_space, Box) and len(obs_space.shape) == 1
@@ -119,13 +127,20 @@ class GymnasiumEnvs:
 
         Raises:
             UnavailableError: if it cannot draw without a package that is not installed.
+            DataError: if what it draws is no RGB picture.
         """
         if not self._with_picture:
             raise ValueError("made without with_picture=True")
         try:
-            return np.asarray(self._envs[0].render())
+            drawn = np.asarray(self._envs[0].render())
         except gymnasium.error.DependencyNotInstalled as error:
             raise UnavailableError(f"cannot draw {self.task}: {error}") from error
+        if drawn.dtype != np.uint8 or drawn.ndim != 3 or drawn.shape[2] != 3 or not drawn.size:
+            raise DataError(
+                f"{self.task}: expected an RGB picture of bytes [height, width, 3], "
+                f"got {drawn.dtype} {list(drawn.shape)}"
+            )
+        return drawn
 
     def close(self) -> None:
         """Closes the environments."""
