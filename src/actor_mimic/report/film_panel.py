@@ -26,6 +26,7 @@ from actor_mimic.errors import UnavailableError
 from actor_mimic.report.printable import printable
 
 Canvas = UInt8[np.ndarray, "height width 3"]
+Mask = UInt8[np.ndarray, "rows columns"]
 Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]  # left, top, width, height
 
@@ -253,7 +254,7 @@ def _even(number: int) -> int:
     return number + number % 2
 
 
-def _resized(picture: Canvas, enlarge: int, shrink: int) -> Canvas:
+def _resized(picture: Canvas, enlarge: int, shrink: int) -> UInt8[np.ndarray, "rows columns 3"]:
     """Every pixel repeated, or the means of squares of pixels; rows that make none are cut off."""
     if shrink > 1:
         height, width = (side // shrink for side in picture.shape[:2])
@@ -275,7 +276,7 @@ def _font(size: int) -> Any:
 
 
 @functools.lru_cache(maxsize=1024)
-def _text(text: str, size: int) -> UInt8[np.ndarray, "height width"]:
+def _text(text: str, size: int) -> Mask:
     """How much of every pixel one line of text covers, 255 for all of it."""
     font = _font(size)
     from PIL import Image, ImageDraw
@@ -285,10 +286,10 @@ def _text(text: str, size: int) -> UInt8[np.ndarray, "height width"]:
     return np.asarray(image)
 
 
-def _fitting(text: str, size: int, width: int) -> UInt8[np.ndarray, "height width"]:
+def _fitting(text: str, size: int, width: int) -> Mask:
     """The text, or as much of its beginning as there is room for."""
-    kept = text
-    while _text(kept, size).shape[1] > width and text:
+    kept, font = text, _font(size)
+    while round(font.getlength(kept)) > width and text:
         text = text[:-1]
         kept = f"{text.rstrip()}..."
     return _text(kept, size)
@@ -297,7 +298,7 @@ def _fitting(text: str, size: int, width: int) -> UInt8[np.ndarray, "height widt
 def _write(
     canvas: Canvas,
     at: tuple[int, int],
-    text: UInt8[np.ndarray, "height width"],
+    text: Mask,
     colour: Colour = INK,
 ) -> None:
     """Blends a text into a canvas; what hangs over is cut off."""

@@ -31,7 +31,7 @@ _MP4 = [
     *["-c:v", "libx264", "-preset", "slow", "-tune", "animation", "-crf", str(QUALITY)],
     *["-movflags", "+faststart", "-f", "mp4"],
 ]
-# A palette for every picture: exact colours for up to 256, and nothing to wait for.
+# A palette for every picture: all of up to 255 colours, and nothing to wait for.
 _GIF = [
     "-filter_complex",
     "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1:dither=none",
