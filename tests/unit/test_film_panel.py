@@ -88,6 +88,19 @@ def test_upright_bars_are_as_high_as_actions_are_probable():
     assert (canvas[258:286, 120:158] == TRACK).all()
 
 
+@pytest.mark.parametrize("actions", [1, 18, 60, 256])
+@pytest.mark.parametrize("size", [LARGE, SMALL])
+def test_any_number_of_actions_can_be_drawn(actions, size):
+    of = panel([f"a/{action}" for action in range(actions)], size=size)
+
+    canvas = drawn(of, shot(np.full(actions, 1.0 / actions)))
+
+    assert {box[2:] for box in of.bars} == {of.bars[0][2:]}
+    assert all(width > 0 for _, _, width, _ in of.bars)
+    assert actions > 100 or all(left + width <= of.width for left, _, width, _ in of.bars)
+    assert count(canvas[of.bars[0][1] :], CHOSEN) > 0 or actions > 18
+
+
 def test_all_of_the_probability_is_the_whole_track():
     of = panel(["NOOP", "FIRE"])
     canvas = drawn(of, shot([1.0, 0.0], chosen=1))

@@ -105,10 +105,10 @@ def test_every_picture_is_one_that_the_player_saw(reel):
     assert (played.score, played.steps, played.over) == (score, len(seen), True)
     assert len(reel.pictures) == len(seen) + HOLD
     # The last one stays, darker, with the score of the whole game.
-    assert all(
-        (shot.score, shot.step, shot.over) == (score, len(seen), True)
-        for shot in reel.shots[len(seen) :]
-    )
+    (end,) = reel.shots[len(seen) :]
+    assert (end.score, end.step, end.over) == (score, len(seen), True)
+    assert all(np.array_equal(picture, reel.pictures[-1]) for picture in reel.pictures[-HOLD:])
+    assert not np.array_equal(reel.pictures[-HOLD - 1], reel.pictures[-HOLD])
     assert score > 0
     assert 0.05 < random_actions / len(seen) < 0.45
     assert reel.rates == [15.0]
@@ -180,7 +180,7 @@ def test_a_game_that_goes_on_ends_with_its_score_so_far(reel):
 
     assert (played.steps, played.over) == (4, False)
     assert len(reel.pictures) == 4 + HOLD
-    assert [shot.step for shot in reel.shots] == [0, 1, 2, 3, *[4] * HOLD]
+    assert [shot.step for shot in reel.shots] == [0, 1, 2, 3, 4]
     assert not any(shot.over for shot in reel.shots)
 
 
@@ -228,4 +228,15 @@ def test_a_player_of_other_actions_is_refused(reel):
 
     with pytest.raises(DataError, match=r"student was made for the actions NOOP.*pong has NOOP"):
         run([wrong], rules())
+    assert reel.pictures == []
+
+
+def test_a_network_without_finite_scores_is_refused(reel):
+    lost = player("pong")
+    teacher = dataclasses.replace(
+        lost.teacher, network=lambda obs: Output(torch.full((len(obs), 6), torch.nan), obs[:, 0, 0])
+    )
+
+    with pytest.raises(DataError, match="student: expected finite scores in pong"):
+        run([dataclasses.replace(lost, teacher=teacher)], rules())
     assert reel.pictures == []

@@ -191,8 +191,8 @@ class Panel:
     def _lay_out(self, actions: int, top: int) -> list[Box]:
         """Lying bars fill columns from above; upright ones stand in one row."""
         if not self._size.named:
-            gap = 2 if actions > 1 else 0
-            width = (self.width + gap) // actions - gap
+            gap = 2 if 4 * actions < self.width else 0
+            width = max(1, (self.width + gap) // actions - gap)
             return [(a * (width + gap), top, width, STRIP_HEIGHT) for a in range(actions)]
         columns = min(actions, (self.width + GAP) // (NARROWEST_BAR + GAP))
         rows = -(-actions // columns)

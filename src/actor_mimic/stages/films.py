@@ -100,7 +100,8 @@ def record_film(
     Raises:
         UnavailableError: if a library that draws, compresses or plays is not installed.
         UsageError: if a task cannot be filmed.
-        DataError: if a player was made for other actions than its task has.
+        DataError: if a player was made for other actions than its task has, or knows no finite
+            scores for them.
         CannotCreateError, StorageError: if a film cannot be written.
     """
     with ExitStack() as opened:
@@ -117,22 +118,22 @@ def record_film(
             for path in paths
         ]
 
-        def film() -> None:
+        def film(pictures: int) -> None:
             picture = sheet.draw([game.shot for game in games])
             for file in files:
-                file.write(picture)
+                for _ in range(pictures):
+                    file.write(picture)
 
         for _ in range(rules.max_steps):
             for game in games:
                 game.advance()
-            film()
+            film(1)
             yield [game.played for game in games]
             if all(game.played.over for game in games):
                 break
         for game in games:
             game.settle()
-        for _ in range(round(LAST_PICTURE_S * rate)):
-            film()
+        film(round(LAST_PICTURE_S * rate))
 
 
 def watch(
@@ -229,6 +230,8 @@ class _Game:
         teacher, before = self.player.teacher, self.played
         picture = self.env.picture()
         scores = teacher.label(self._rollout.observations).scores
+        if not bool(torch.isfinite(scores).all()):
+            raise DataError(f"{before.who}: expected finite scores in {before.task}, got {scores}")
         self._rollout.send(scores.argmax(dim=1).cpu().numpy(), self._epsilon)
         (transition,) = self._rollout.recv()
         temperature = 1.0 if teacher.scores_are_logits else self.player.temperature

@@ -102,6 +102,7 @@ class FilmFile:
             )
         except OSError as error:
             self._complaints.close()
+            self._temporary.unlink(missing_ok=True)
             raise CannotCreateError(f"cannot write {self._path}: {error}") from error
         return self
 
