@@ -17,7 +17,8 @@ from actor_mimic.verbs.arguments import notice
 from actor_mimic.verbs.check import Verify
 from actor_mimic.verbs.foreign import Import
 from actor_mimic.verbs.learn import Distill, MultitaskDQN, Run, TrainExpert, Transfer
-from actor_mimic.verbs.look import Doctor, Evaluate, Games, Play, Report, Show
+from actor_mimic.verbs.look import Doctor, Evaluate, Games, Report, Show
+from actor_mimic.verbs.play import Play
 from actor_mimic.verbs.zoo import Zoo
 
 DESCRIPTION = """Experts into one network that plays all their games, and on to new ones.

@@ -74,7 +74,7 @@ class StageProgress:
     def show(self, record: Record) -> None:
         """Takes in the next record of the stage."""
         match record.kind:
-            case "train":
+            case "train" | "film":
                 step = min(record.step, self._total_steps)
                 count = f"{step:,} / {self._total_steps:,} steps"
                 left = _time_left(record, self._total_steps)

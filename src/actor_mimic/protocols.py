@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from actor_mimic.errors import UsageError, did_you_mean
 
 FRAME_SKIP = 4
+FRAMES_PER_S = 60  # of an Atari console
 MAX_EPISODE_FRAMES = 108_000
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64, Shaped
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
 from actor_mimic.envs.vector_step import VectorEnv
@@ -106,6 +106,11 @@ class Rollout:
     def task_observations(self) -> list[Shaped[Tensor, "..."]]:
         """The same task by task, in memory that is shared likewise."""
         return [torch.from_numpy(stacks) for stacks in self._stacks]
+
+    @property
+    def scores(self) -> Float64[np.ndarray, " envs"]:
+        """Raw score of each environment's game so far; a copy."""
+        return self._score.copy()
 
     def start(self) -> None:
         """Resets every environment; unfinished games are forgotten."""

@@ -7,9 +7,13 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
+import gymnasium
+import numpy as np
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 
 from actor_mimic.errors import ConfigError, DataError, Interrupted, UsageError
 from actor_mimic.progress import StageProgress
@@ -216,6 +220,49 @@ def test_the_report_of_a_run(finished):
         assert name in text
         assert name in table
     assert "Not read" not in text
+
+
+class DrawnCartPole(CartPoleEnv):
+    """Draws itself without a library."""
+
+    def render(self):
+        picture = np.zeros((40, 60, 3), dtype=np.uint8)
+        picture[:, int(np.clip(30 + 10 * self.state[0], 0, 58)) :][:, :2] = 255
+        return picture
+
+
+def test_what_was_learnt_is_filmed_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes_run, "FILM_STEPS", 8)
+    gymnasium.register("DrawnCartPole-v0", DrawnCartPole, max_episode_steps=500)
+    text = "[[stage]]".join(RECIPE.split("[[stage]]")[:5])
+    text = text.replace(TASK, "gym:DrawnCartPole-v0")
+    where, film = tmp_path / "tiny", "gym-DrawnCartPole-v0"
+    run(where, f"films = false\n{text}")
+    assert not list(where.rglob("films"))
+
+    _, shown, _ = run(where, text)
+
+    made = {str(path.relative_to(where)): path.stat().st_mtime_ns for path in where.rglob("*.mp4")}
+    assert made.keys() == {
+        f"expert/seed-0/films/{film}.mp4",
+        f"student/seed-0/films/{film}.mp4",
+        f"student/seed-0/films/{film}-beside.mp4",
+        f"student-play/seed-0/films/{film}.mp4",
+    }
+    assert "student/seed-0: films: 1 / 16 steps" in shown
+    expert, student = (models(where)[name] for name in ("expert", "student"))
+    beside = json.loads((where / f"student/seed-0/films/{film}-beside.json").read_text())
+    assert [one["model_sha256"] for one in beside["players"]] == [student, expert]
+    _, shown, _ = run(where, text)
+    assert shown == ""
+    assert made == {name: (where / name).stat().st_mtime_ns for name in made}
+
+
+def test_what_cannot_be_filmed_is_said_once(finished):
+    """The real CartPole is drawn by pygame, which the tests do without."""
+    said = [notice for notice in finished[3] if notice.startswith("no films: ")]
+    assert len(said) == (find_spec("pygame") is None)
+    assert not list(finished[0].rglob("films/.tmp-*"))
 
 
 def test_another_configuration_or_recipe_is_refused(finished):

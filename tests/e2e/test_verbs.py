@@ -261,6 +261,11 @@ def test_doctor_and_games(runs: Path) -> None:
         (["play", "student", "--video=film.mp4", "--epsilon=2"], 2, "[0, 1]"),
         (["play", "student", "--video=film.mp4", "--max-steps=0"], 2, "--max-steps"),
         (["play", "student", "--video=film.mp4", "--task=pong"], 2, "not 'pong'"),
+        (["play", "student"], 2, "--video FILE.mp4, --gif FILE.gif"),
+        (["play", "student", "--gif=film.mp4"], 2, "--gif must name a .gif file"),
+        (["play", "student", "--video=film.mp4", "--temperature=0"], 2, "--temperature"),
+        (["play", "student", "--video=film.mp4", "--beside=zoo:pong"], 2, f"not '{TASK}'"),
+        (["evaluate", "random", "--tasks", TASK, "--films"], 2, "--films"),
     ],
 )
 def test_bad_input_is_named(arguments: list[str], code: int, said: str, runs: Path) -> None:
@@ -299,7 +304,10 @@ def test_without_ale_py_the_install_line_is_named(runs: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "verb",
-    ["", "run", "train-expert", "distill", "multitask-dqn", "transfer", "import", "evaluate"],
+    [
+        *["", "run", "train-expert", "distill", "multitask-dqn", "transfer", "import"],
+        *["evaluate", "play"],
+    ],
 )
 def test_help_comes_without_pytorch(verb: str, runs: Path) -> None:
     result = subprocess.run(
@@ -321,8 +329,8 @@ OPTIONS = {
     "multitask-dqn": f"{COMMON} preset head",
     "transfer": f"{COMMON} from head preset algorithm epsilon-start compiled",
     "run": "run-dir device threads yes json",
-    "evaluate": "tasks episodes protocol epsilon seed device json",
-    "play": "video task protocol epsilon seed max-steps",
+    "evaluate": "tasks episodes protocol epsilon seed device films json",
+    "play": "video gif task beside protocol epsilon temperature seed max-steps device",
     "show": "json",
     "verify": "json",
     "report": "",

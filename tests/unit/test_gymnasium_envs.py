@@ -281,3 +281,39 @@ def test_a_picture_is_what_the_environment_draws(scripted):
     step(envs, [0, 0])
 
     assert np.array_equal(envs.picture(), np.ones((2, 3, 3)))
+
+
+class Drawn(Scripted):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
+    drawn = np.zeros((2, 3, 3), dtype=np.uint8)
+
+    def render(self):
+        return self.drawn
+
+
+def test_only_what_draws_can_be_filmed(scripted):
+    class Dumb(Scripted):
+        metadata = {"render_modes": ["human", "ansi"]}  # noqa: RUF012
+
+    with pytest.raises(UsageError, match=r"cannot be filmed.*rgb_array, this one has human, ansi"):
+        make(scripted(Dumb), num_envs=1, with_picture=True)
+    with pytest.raises(UsageError, match=r"cannot be filmed.*this one has none"):
+        make(scripted(), num_envs=1, with_picture=True)
+
+
+@pytest.mark.parametrize(
+    "drawn", [None, np.zeros((2, 3)), np.zeros((2, 3, 4), np.uint8), np.zeros((0, 3, 3), np.uint8)]
+)
+def test_what_is_no_picture_is_refused(scripted, monkeypatch, drawn):
+    monkeypatch.setattr(Drawn, "drawn", drawn)
+    envs = make(scripted(Drawn), num_envs=1, with_picture=True)
+    envs.reset()
+
+    with pytest.raises(DataError, match="expected an RGB picture"):
+        envs.picture()
+
+
+def test_films_run_as_fast_as_the_environment_says(scripted):
+    assert make(scripted(Drawn), num_envs=1).steps_per_s == 50.0
+    assert make(scripted(), num_envs=1).steps_per_s == 30.0
+    assert make(num_envs=1).steps_per_s == 50.0

@@ -225,6 +225,7 @@ def test_misspelt_keys_are_named_with_file_line_and_the_nearest(old, new, key):
         ("seeds = [0, 7]", "seeds = [1, 1]", "seeds must be"),
         ("seeds = [0, 7]", "seeds = [-1]", "seeds must be"),
         ("scale = 0.5", "scale = 0", "scale must be a positive number"),
+        ("scale = 0.5", "films = 1", "films must be true or false, got 1"),
         ("scale = 0.5", "scale = nan", "scale must be a positive number"),
         ('name = "mine"', 'name = "../mine"', "name of the recipe"),
         ('name = "warm"', 'name = "a/b"', "name of the [[stage]]"),

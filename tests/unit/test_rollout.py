@@ -24,6 +24,7 @@ class Scripted:
     """
 
     frame_skip = 4
+    steps_per_s = 15.0
 
     def __init__(self, task="a", num_envs=3, num_actions=3, shape=(1, 2), seed=0):
         self.task, self.num_envs, self.frame_shape = task, num_envs, shape

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Int64, UInt8
 from actor_mimic.actions import ATARI_ALPHABET
 from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep
 from actor_mimic.errors import UnavailableError, UsageError, did_you_mean
-from actor_mimic.protocols import FRAME_SKIP, MAX_EPISODE_FRAMES
+from actor_mimic.protocols import FRAME_SKIP, FRAMES_PER_S, MAX_EPISODE_FRAMES
 
 # A seeded reset loads the ROM again, some 70 ms for which every other environment waits; a plain
 # one takes a tenth of that, and goes on from the emulator's own generators. The more steps on one
@@ -95,6 +95,7 @@ class AtariEnvs:
     frame_dtype: type[np.generic] = np.uint8
     stack_size = 4
     frame_skip = FRAME_SKIP
+    steps_per_s: float = FRAMES_PER_S / FRAME_SKIP
 
     def __init__(
         self,

@@ -29,6 +29,8 @@ from actor_mimic.errors import (
 TASK_PREFIX = "gym:"
 IMAGE_SHAPE = (84, 84)  # as on Atari, so that every network reads both
 IMAGE_STACK = 4
+RENDER_MODE = "rgb_array"
+STEPS_PER_S = 30.0  # of an environment that does not say how fast its pictures follow
 
 # A task whose environments fail is given up when they have failed more often than this: the first
 # few at once, and on the whole once in so many steps, replayed ones included.
@@ -54,7 +56,8 @@ class GymnasiumEnvs:
 
     Raises:
         UsageError: if the id is unknown, or its spaces are not ``Discrete`` actions with a ``Box``
-            of observations: one-dimensional, or images of bytes, grey or RGB.
+            of observations: one-dimensional, or images of bytes, grey or RGB; or it is to be
+            filmed and cannot draw.
         UnavailableError: if the environment, or resizing its images, needs a package that is not
             installed. Any method that steps or resets raises it when the task is given up.
         DataError: from any method that steps or resets, if what an environment returns is not what
@@ -69,9 +72,11 @@ class GymnasiumEnvs:
         env_id = task.removeprefix(TASK_PREFIX)
         self.task = task
         self.num_envs = num_envs
-        self._with_picture = with_picture
+        self._with_picture = False  # until it is known that they can draw
         try:
             self._envs = [self._make(env) for env in range(num_envs)]
+            if with_picture:
+                self._let_draw()
         except ActorMimicError:
             raise
         except gymnasium.error.DependencyNotInstalled as error:
@@ -82,6 +87,8 @@ class GymnasiumEnvs:
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
             raise UnavailableError(f"cannot make the task {task!r}: {said:.500}") from error
+        rate = self._envs[0].metadata.get("render_fps")
+        self.steps_per_s: float = float(rate) if rate else STEPS_PER_S
         action_space, obs_space = self._envs[0].action_space, self._envs[0].observation_space
         image = _is_image(obs_space)
         if not isinstance(action_space, Discrete) or not (
@@ -166,23 +173,41 @@ class GymnasiumEnvs:
 
         Raises:
             UnavailableError: if it cannot draw without a package that is not installed.
+            DataError: if what it draws is no RGB picture.
         """
         if not self._with_picture:
             raise ValueError("made without with_picture=True")
         try:
-            return np.asarray(self._envs[0].render())
+            drawn = np.asarray(self._envs[0].render())
         except gymnasium.error.DependencyNotInstalled as error:
             raise UnavailableError(f"cannot draw {self.task}: {error}") from error
+        if drawn.dtype != np.uint8 or drawn.ndim != 3 or drawn.shape[2] != 3 or not drawn.size:
+            raise DataError(
+                f"{self.task}: expected an RGB picture of bytes [height, width, 3], "
+                f"got {drawn.dtype} {list(drawn.shape)}"
+            )
+        return drawn
 
     def close(self) -> None:
         """Closes the environments."""
         for env in self._envs:
             env.close()
 
+    def _let_draw(self) -> None:
+        modes = self._envs[0].metadata.get("render_modes") or []
+        if RENDER_MODE not in modes:
+            raise UsageError(
+                f"{self.task} cannot be filmed: expected an environment with the render mode "
+                f"{RENDER_MODE}, this one has {', '.join(map(str, modes)) or 'none'}"
+            )
+        self._with_picture = True
+        self._envs[0].close()
+        self._envs[0] = self._make(0)
+
     def _make(self, env: int) -> gymnasium.Env[Any, Any]:
         made = gymnasium.make(
             self.task.removeprefix(TASK_PREFIX),
-            render_mode="rgb_array" if self._with_picture and env == 0 else None,
+            render_mode=RENDER_MODE if self._with_picture and env == 0 else None,
             disable_env_checker=True,  # it raises what we could not tell from a failure
         )
         return _in_grey(made)

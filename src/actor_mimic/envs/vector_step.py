@@ -59,6 +59,7 @@ class VectorEnv(Protocol):
     frame_dtype: type[np.generic]
     stack_size: int
     frame_skip: int
+    steps_per_s: float  # when it is played in real time, as in a film
 
     def reset(self) -> Frames:
         """Starts every environment's next episode and returns the first frames."""

@@ -31,7 +31,7 @@ from actor_mimic.storage.shipped import PREFIX, shipped_path
 
 TASK_PREFIX = "gym:"
 KINDS = ("expert", "distill", "multitask-dqn", "transfer", "evaluate")
-TOP_KEYS = ("name", "description", "seeds", "scale", "defaults", "stage")
+TOP_KEYS = ("name", "description", "seeds", "scale", "films", "defaults", "stage")
 STAGE_KEYS = ("name", "kind", "seeds")
 PARENT_KEYS = {"distill": "teachers", "transfer": "parent", "evaluate": "checkpoint"}
 NETWORK_SETTINGS = tuple(entry.name for entry in dataclasses.fields(NetworkConfig))
@@ -66,6 +66,9 @@ class RecipeReader:
         description = table.get("description", "")
         if not isinstance(description, str):
             self._fail("", ["description"], f"description must be text, got {description!r:.100}")
+        films = table.get("films", True)
+        if not isinstance(films, bool):
+            self._fail("", ["films"], f"films must be true or false, got {films!r:.100}")
         defaults = self._defaults(table.get("defaults", {}))
         stages = table.get("stage", [])
         if not isinstance(stages, list) or not stages:
@@ -76,9 +79,8 @@ class RecipeReader:
         for index, stage in enumerate(stages):
             checked = self._stage(f"stage.{index}", stage, seeds, defaults)
             self._stages[checked.name] = checked
-        return Recipe(
-            name, description, self._source, self._scale, seeds, tuple(self._stages.values())
-        )
+        found = tuple(self._stages.values())
+        return Recipe(name, description, self._source, self._scale, seeds, found, films)
 
     def _stage(
         self,

@@ -6,6 +6,7 @@
     description = "..."              # optional
     seeds = [0]                      # each stage runs once per seed
     scale = 1.0                      # optional: multiplies total_steps and steps_per_task
+    films = true                     # optional: false leaves out the films of what was learnt
 
     [defaults.expert]                # optional: settings of all stages of a kind
     total_steps = 400_000

@@ -77,6 +77,7 @@ class Recipe:
         scale: by which every budget has been multiplied already.
         seeds: of every stage that has none of its own.
         stages: in the order in which they run; parents come first.
+        films: whether every repetition of a stage is filmed once it is done.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Recipe:
     scale: float
     seeds: tuple[int, ...]
     stages: tuple[Stage, ...]
+    films: bool = True
 
     def stage(self, name: str) -> Stage:
         """The stage of that name, which must be there."""

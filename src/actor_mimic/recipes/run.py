@@ -6,7 +6,7 @@ It can be called again: finished stages are left alone, an unfinished one goes o
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ from actor_mimic.errors import (
     ConfigError,
     DataError,
     StorageError,
+    UnavailableError,
     UsageError,
     did_you_mean,
 )
 from actor_mimic.progress import StageProgress
+from actor_mimic.protocols import protocol_named
 from actor_mimic.recipes.memory import check_memory
 from actor_mimic.recipes.probe import describe, predict
 from actor_mimic.recipes.recipe import (
@@ -37,6 +39,7 @@ from actor_mimic.recipes.recipe import (
     Recipe,
     seed_of_parent,
 )
+from actor_mimic.stages.films import TEMPERATURE, Rules
 from actor_mimic.stages.launch import (
     run_distill,
     run_evaluate,
@@ -44,11 +47,13 @@ from actor_mimic.stages.launch import (
     run_multitask_dqn,
     run_transfer,
 )
+from actor_mimic.stages.run_films import FILM_STEPS, RunFilms
 from actor_mimic.stages.stage_run import Launch, ignore, never
 from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint
 from actor_mimic.storage.durable import json_bytes, replace_file
 from actor_mimic.storage.records import Record
 from actor_mimic.storage.run_dir import COMPLETE, is_complete, read_run_json
+from actor_mimic.teachers.own import tasks_in_file
 
 HOURS_UNASKED = 12.0
 RECIPE = "recipe.json"
@@ -65,6 +70,7 @@ class _World:
     stop: Callable[[], int | None]
     notice: Callable[[str], None]
     show: Callable[[str, int], StageProgress]
+    complaints: set[str] = field(default_factory=set)  # about films: each is made once
 
 
 def run_recipe(
@@ -123,7 +129,10 @@ def run_recipe(
         )
     _write_description(recipe, run_dir)
     for job in jobs:
+        is_news = not is_complete(job.path)
         _run_job(job, world)
+        if recipe.films:
+            _film_job(job, world, is_news=is_news)
     return {
         "recipe": recipe.name,
         "run_dir": str(run_dir),
@@ -158,6 +167,45 @@ def _run_job(job: Job, world: _World) -> None:
         )
         for record in _records(job, launch, world):
             progress.show(record)
+
+
+def _film_job(job: Job, world: _World, *, is_news: bool) -> None:
+    """Films what a finished stage has learnt, or what it has only played, unless that is done.
+
+    A task that cannot be filmed here is said once, and stops nothing; nor is it said again of
+    what an earlier call has finished.
+    """
+    parents = {key: _resolve(parent, job, world) for key, parent in job.stage.parents.items()}
+    config = job.config
+    if isinstance(config, EvaluateConfig):
+        checkpoint = parents.get("parent")
+        if checkpoint is None:
+            return  # random play
+    else:
+        checkpoint = resolve_checkpoint(job.path)
+    is_distilled = isinstance(config, DistillConfig)
+    protocol = protocol_named(config.protocol)
+    films = RunFilms(
+        job.path,
+        checkpoint,
+        job.stage.tasks or tasks_in_file(checkpoint),
+        Rules(protocol, protocol.evaluation_epsilon, job.seed, FILM_STEPS),
+        experts=parents if is_distilled else {},
+        temperature=config.temperature if is_distilled else TEMPERATURE,
+    )
+    missing = films.missing()
+    if not missing:
+        return
+    compute = Launch(job.path, device=world.device, threads=world.threads).compute()
+    try:
+        with world.show(f"{job.title}: films", len(missing) * FILM_STEPS) as progress:
+            for record in films.make(missing, compute, stop=world.stop):
+                progress.show(record)
+    except (UnavailableError, UsageError) as error:
+        complaint = f"no films: {error}"
+        if is_news and complaint not in world.complaints:
+            world.complaints.add(complaint)
+            world.notice(complaint)
 
 
 def _records(job: Job, launch: Launch, world: _World) -> Iterator[Record]:

@@ -15,7 +15,7 @@ from actor_mimic.networks.student import Student
 from actor_mimic.stages.evaluate import Act
 from actor_mimic.storage.checkpoint import Checkpoint
 from actor_mimic.teachers.callables import CallableTeacher, TeacherSource
-from actor_mimic.teachers.own import check_task, load_teachers
+from actor_mimic.teachers.own import check_fits, load_teachers
 from actor_mimic.teachers.teacher import Teacher
 
 
@@ -65,7 +65,7 @@ def players_when_asked(
     def teachers() -> dict[str, Teacher]:
         loaded = load_teachers(checkpoint, tasks, compute)
         for teacher in loaded.values():
-            check_task(teacher)
+            check_fits(teacher)
         return loaded
 
     def player(task: str) -> Act:

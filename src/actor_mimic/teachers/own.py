@@ -116,7 +116,7 @@ def tasks_in_file(checkpoint: Checkpoint) -> tuple[str, ...]:
     return tuple(checkpoint.tasks)
 
 
-def check_task(teacher: Teacher) -> None:
+def check_fits(teacher: Teacher) -> None:
     """Refuses a network that does not fit its task as it is here.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
-from actor_mimic.errors import Interrupted, UsageError
+from actor_mimic.errors import Interrupted, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from actor_mimic.storage.checkpoint import Checkpoint
@@ -114,3 +114,35 @@ def checkpoint_argument(text: str) -> "Checkpoint":
     if at and which == "best":
         return resolve_checkpoint(Path(path), which="best")
     return resolve_checkpoint(Path(text))
+
+
+def check_probability(option: str, value: float) -> None:
+    """Refuses what is none.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    if not 0.0 <= value <= 1.0:
+        raise UsageError(f"{option} must lie in [0, 1], got {value}")
+
+
+def check_task(task: str, checkpoint: "Checkpoint | None") -> None:
+    """Refuses what the checkpoint does not play, or, of random play, a game that does not exist.
+
+    Raises:
+        UsageError: with the closest name that would do.
+    """
+    if checkpoint is not None:
+        if task not in checkpoint.tasks:
+            raise UsageError(
+                f"{checkpoint.name} plays {', '.join(checkpoint.tasks)}, not {task!r}"
+                f"{did_you_mean(task, checkpoint.tasks)}"
+            )
+        return
+    from actor_mimic.envs.gymnasium import TASK_PREFIX
+
+    if not task.startswith(TASK_PREFIX):
+        from actor_mimic.envs.atari import atari_games
+
+        if task not in atari_games():
+            raise UsageError(f"unknown game {task!r}{did_you_mean(task, atari_games())}")

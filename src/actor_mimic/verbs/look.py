@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
-from actor_mimic.errors import ActorMimicError, DataError, Interrupted, UsageError, did_you_mean
+from actor_mimic.errors import ActorMimicError, DataError, UsageError
 from actor_mimic.verbs.arguments import (
     CheckpointName,
     Device,
     Number,
     OptionalProbability,
-    OptionalTask,
     RunPath,
     Stop,
     Switch,
     Tasks,
+    check_probability,
+    check_task,
     checkpoint_argument,
     notice,
 )
@@ -36,6 +37,7 @@ class Evaluate:
     For example:
       actor-mimic evaluate runs/expert-pong-pqn-0
       actor-mimic evaluate runs/student --tasks pong --episodes 100 --protocol sticky --json
+      actor-mimic evaluate runs/student --films
       actor-mimic evaluate random --tasks pong boxing
       actor-mimic evaluate zoo:pong
     """
@@ -55,6 +57,8 @@ class Evaluate:
     """Of the games."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
+    films: Switch = False
+    """Also film half a minute of every task, and of all in one, into films/ of the run."""
     json: Switch = False
     """Print one JSON object on standard output."""
 
@@ -64,26 +68,31 @@ class Evaluate:
         from actor_mimic.progress import StageProgress
         from actor_mimic.protocols import protocol_named
         from actor_mimic.stages.evaluate import evaluation_json
+        from actor_mimic.stages.films import Rules
         from actor_mimic.stages.measure import RANDOM, Measuring
-        from actor_mimic.teachers.own import check_task, load_teachers, tasks_in_file
+        from actor_mimic.stages.run_films import FILM_STEPS, FILMS, RunFilms
+        from actor_mimic.teachers.own import check_fits, load_teachers, tasks_in_file
 
         if self.episodes < 1:
             raise UsageError(f"--episodes must be at least 1, got {self.episodes}")
         protocol = protocol_named(self.protocol)
         epsilon = protocol.evaluation_epsilon if self.epsilon is None else self.epsilon
-        _check_probability("--epsilon", epsilon)
+        check_probability("--epsilon", epsilon)
         checkpoint = None if self.checkpoint == RANDOM else checkpoint_argument(self.checkpoint)
         tasks = self.tasks or (() if checkpoint is None else tasks_in_file(checkpoint))
         if not tasks:
             raise UsageError("random plays anything: say which with --tasks")
         for task in tasks:
-            _check_task(task, checkpoint)
+            check_task(task, checkpoint)
+        run = None if checkpoint is None else checkpoint.run
+        if self.films and run is None:
+            raise UsageError(f"--films: {self.checkpoint} is no run that could keep them; see play")
         compute = choose_compute(self.device)
         compute.start()
         teachers = {} if checkpoint is None else load_teachers(checkpoint, tasks, compute)
         for teacher in teachers.values():
-            check_task(teacher)
-        scores = {}
+            check_fits(teacher)
+        scores, stop = {}, Stop("stopping")
         with StageProgress("evaluate", 0) as progress:
             measuring = Measuring(
                 directory=Path(),
@@ -92,7 +101,7 @@ class Evaluate:
                 episodes=self.episodes,
                 seed=self.seed,
                 num_threads=compute.threads,
-                stop=Stop("stopping"),
+                stop=stop,
                 on_game=progress.on_game,
             )
             for task in tasks:
@@ -105,76 +114,14 @@ class Evaluate:
             print(json.dumps(result))
         else:
             _print_scores(result)
-        return 0
-
-
-@dataclass(frozen=True)
-class Play:
-    """Film one game.
-
-    For example:
-      actor-mimic play runs/student --task pong --video pong.mp4
-    """
-
-    checkpoint: Positional[CheckpointName]
-    """A run (its last checkpoint, or RUN@best), a checkpoint directory, or zoo:NAME."""
-    video: RunPath
-    """The MP4 file to write."""
-    task: OptionalTask = None
-    """Which game. Left out: the only one that the checkpoint plays."""
-    protocol: Literal["paper", "sticky"] = "paper"
-    """How the game starts, and how noisy it is."""
-    epsilon: OptionalProbability = None
-    """Probability of a random action. Left out: 0.05 for paper, 0.01 for sticky."""
-    seed: Number = 0
-    """Of the game."""
-    max_steps: Number = 27_000
-    """The film ends here if the game does not."""
-
-    def run(self) -> int:
-        """Does it; returns the exit code."""
-        from actor_mimic.compute import choose_compute
-        from actor_mimic.protocols import protocol_named
-        from actor_mimic.stages.films import record_film
-        from actor_mimic.teachers.own import check_task, load_teacher, tasks_in_file
-
-        protocol = protocol_named(self.protocol)
-        epsilon = protocol.evaluation_epsilon if self.epsilon is None else self.epsilon
-        _check_probability("--epsilon", epsilon)
-        if self.max_steps < 1:
-            raise UsageError(f"--max-steps must be at least 1, got {self.max_steps}")
-        if self.video.suffix.lower() != ".mp4":
-            raise UsageError(f"--video must name an .mp4 file, got {self.video}")
-        if not self.video.parent.is_dir():
-            raise UsageError(f"--video: there is no directory {self.video.parent}")
-        checkpoint = checkpoint_argument(self.checkpoint)
-        task = self.task
-        if task is None:
-            if len(checkpoint.tasks) != 1:
-                raise UsageError(f"say which game with --task: {', '.join(checkpoint.tasks)}")
-            (task,) = tasks_in_file(checkpoint)
-        _check_task(task, checkpoint)
-        teacher = load_teacher(checkpoint, task, choose_compute("cpu"))
-        check_task(teacher)
-        film = record_film(
-            teacher.act,
-            task,
-            self.video,
-            protocol=protocol,
-            epsilon=epsilon,
-            seed=self.seed,
-            max_steps=self.max_steps,
-        )
-        stop = Stop("stopping; there will be no film")
-        steps, score = 0, None
-        for played in film:
-            steps, score = played
-            signal_number = stop()
-            if signal_number is not None:
-                film.close()
-                raise Interrupted(signal_number)
-        ending = "not over yet" if score is None else f"score {score:g}"
-        notice(f"{self.video}: {task}, {steps} steps, {ending}")
+        if self.films and checkpoint is not None and run is not None:
+            rules = Rules(protocol, epsilon, self.seed, FILM_STEPS)
+            films = RunFilms(run, checkpoint, tasks, rules)
+            missing = films.missing()
+            with StageProgress("films", len(missing) * FILM_STEPS) as progress:
+                for record in films.make(missing, compute, stop=stop):
+                    progress.show(record)
+            notice(f"films: {run / FILMS}")
         return 0
 
 
@@ -308,29 +255,6 @@ class Doctor:
             for name, value in facts.items():
                 print(f"{name:16} {value if not isinstance(value, dict) else json.dumps(value)}")
         return 0
-
-
-def _check_probability(option: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise UsageError(f"{option} must lie in [0, 1], got {value}")
-
-
-def _check_task(task: str, checkpoint: "Checkpoint | None") -> None:
-    """Refuses what the checkpoint does not play, or, of random play, a game that does not exist."""
-    if checkpoint is not None:
-        if task not in checkpoint.tasks:
-            raise UsageError(
-                f"{checkpoint.name} plays {', '.join(checkpoint.tasks)}, not {task!r}"
-                f"{did_you_mean(task, checkpoint.tasks)}"
-            )
-        return
-    from actor_mimic.envs.gymnasium import TASK_PREFIX
-
-    if not task.startswith(TASK_PREFIX):
-        from actor_mimic.envs.atari import atari_games
-
-        if task not in atari_games():
-            raise UsageError(f"unknown game {task!r}{did_you_mean(task, atari_games())}")
 
 
 def _kept_scores(checkpoint: "Checkpoint") -> list[dict[str, Any]]:
