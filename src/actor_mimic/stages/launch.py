@@ -34,13 +34,8 @@ from actor_mimic.stages.training import LearningState
 from actor_mimic.stages.transfer import transfer_network, with_network_of
 from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint
 from actor_mimic.storage.records import Record
-from actor_mimic.storage.run_dir import (
-    RUN,
-    RunDir,
-    installed_versions,
-    open_run,
-    read_run_json,
-)
+from actor_mimic.storage.run_dir import RUN, RunDir, installed_versions, open_run, read_run_json
+from actor_mimic.storage.wandb_run import WandbRun
 from actor_mimic.teachers.callables import TeacherSource
 from actor_mimic.teachers.own import check_plays, tasks_in_file
 
@@ -70,6 +65,7 @@ class Launch:
         stop: asked often; the number of a signal to stop for, or None.
         notice: told things that a person should read.
         on_game: told of evaluation progress: task, games finished, games to play.
+        track: the project on Weights & Biases that learning is shown in; empty for none.
     """
 
     path: Path
@@ -80,6 +76,7 @@ class Launch:
     stop: Callable[[], int | None] = never
     notice: Callable[[str], None] = ignore
     on_game: Callable[[str, int, int], None] = field(default=lambda *_: None)
+    track: str = ""
 
     def compute(self) -> Compute:
         """Where to run: what was asked for, else what the run began with, else the machine's.
@@ -298,6 +295,8 @@ def _learn(
     """
     measuring = _final_measuring(config, launch, run)
     players = players or live_players(state.network, manifest["tasks"])
+    if launch.track:
+        run.follow(WandbRun(run.path, launch.track, to_json(config) | {"kind": manifest["kind"]}))
     if state.replay_bytes:
         launch.notice(f"the replay will take up to {state.replay_bytes / 2**30:.2f} GiB")
 

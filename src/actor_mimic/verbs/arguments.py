@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import arg
 
 from actor_mimic.errors import Interrupted, UsageError
+from actor_mimic.report.printable import printable_lines
 
 if TYPE_CHECKING:
     from actor_mimic.storage.checkpoint import Checkpoint
@@ -39,8 +41,13 @@ OptionalAlgorithm = Annotated[
     Literal["pqn", "dqn"] | None, arg(metavar="{pqn,dqn}", help_behavior_hint="")
 ]
 OptionalProbability = Annotated[float | None, arg(metavar="P", help_behavior_hint="")]
+OptionalProtocol = Annotated[
+    Literal["paper", "sticky"] | None, arg(metavar="{paper,sticky}", help_behavior_hint="")
+]
 Device = Annotated[str, arg(metavar="DEVICE")]
+ProjectName = Annotated[str, arg(metavar="NAME")]
 Switch = Annotated[bool, arg(help_behavior_hint="")]
+Quiet = Annotated[bool, arg(aliases=["-q"], help_behavior_hint="")]
 
 
 class Stop:
@@ -71,8 +78,9 @@ class Stop:
 
 
 def notice(text: str) -> None:
-    """Tells a person something, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Tells a person something, on standard error; nobody need be there to read it."""
+    with suppress(OSError):
+        print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 def named_value(text: str, form: str) -> tuple[str, str]:

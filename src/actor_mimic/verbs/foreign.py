@@ -19,6 +19,7 @@ from actor_mimic.errors import ConfigError, UsageError
 from actor_mimic.verbs.arguments import (
     Number,
     OptionalPath,
+    Quiet,
     Switch,
     Task,
     checkpoint_argument,
@@ -66,6 +67,8 @@ class Import:
     """What its author says that it scores: kept, to be shown beside what it scores here."""
     json: Switch = False
     """Print one JSON object on standard output."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""

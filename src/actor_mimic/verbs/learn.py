@@ -3,8 +3,9 @@
 Imports that need PyTorch wait until a verb runs, so that ``--help`` is there at once.
 """
 
+import dataclasses
 import json
-import sys
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
-from actor_mimic.config import Config, DistillConfig, NetworkConfig, build_config, to_json
+from actor_mimic.config import DistillConfig, NetworkConfig, TransferConfig, to_json
 from actor_mimic.errors import ConfigError, DataError, UsageError, did_you_mean
 from actor_mimic.presets import DEFAULT_PRESET
 from actor_mimic.verbs.arguments import (
@@ -26,6 +27,9 @@ from actor_mimic.verbs.arguments import (
     OptionalPath,
     OptionalPreset,
     OptionalProbability,
+    OptionalProtocol,
+    ProjectName,
+    Quiet,
     Stop,
     Switch,
     Task,
@@ -34,21 +38,12 @@ from actor_mimic.verbs.arguments import (
     notice,
 )
 from actor_mimic.verbs.foreign import check_features, teacher_argument
+from actor_mimic.verbs.settings import Settings, compute_settings, describe, read_settings
 
 if TYPE_CHECKING:
     from actor_mimic.storage.records import Record
 
 NETWORK_SETTINGS = tuple(entry.name for entry in fields(NetworkConfig))
-# Settings that have an argument of their own, with a default that --set would contradict unseen.
-OWN_ARGUMENTS = {
-    "algorithm": "--algorithm",
-    "head": "--head",
-    "preset": "--preset",
-    "protocol": "--protocol",
-    "seed": "--seed",
-    "task": "TASK",
-    "tasks": "TASK=CHECKPOINT",
-}
 
 
 @dataclass(frozen=True)
@@ -57,8 +52,8 @@ class Common:
 
     run_dir: OptionalPath = None
     """Where the run is kept, and goes on from. Left out: runs/ and a name from the arguments."""
-    seed: Number = 0
-    """Decides weights, games and exploration."""
+    seed: OptionalNumber = None
+    """Decides weights, games and exploration. Left out: 0."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -71,14 +66,23 @@ class Common:
     """Steps between evaluations; 0 for none."""
     checkpoint_every_steps: OptionalNumber = None
     """Steps between checkpoints."""
-    protocol: Literal["paper", "sticky"] = "paper"
-    """paper: no-op starts, a lost life ends a training episode; sticky: repeated actions."""
+    protocol: OptionalProtocol = None
+    """paper: no-op starts, a lost life ends a training episode; sticky: repeated actions. Left
+    out: paper."""
     set: UseAppendAction[
         Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE", help_behavior_hint="")]
     ] = ()
     """Any other hyper-parameter (docs/settings.md lists them); may be given again and again."""
+    print_config: Switch = False
+    """Print every setting with where its value came from, and do nothing."""
+    track: Switch = False
+    """Show the learning on Weights & Biases too (WANDB_MODE=offline: on this machine only)."""
+    wandb_project_name: ProjectName = "actor-mimic"
+    """With --track: the project there."""
     json: Switch = False
     """Print the result as one JSON object on standard output."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +112,16 @@ class TrainExpert:
         """Does it; returns the exit code."""
         from actor_mimic.stages.launch import run_expert
 
-        values = {"task": self.task} | _learner(self.preset, self.algorithm)
-        config = _build("expert", values, self.common)
+        values = {"task": self.task, "preset": self.preset, "algorithm": self.algorithm}
+        settings = _read("expert", values, self.common)
+        config = to_json(settings.config)
         # The default preset goes by the name of its algorithm.
-        label = self.preset
+        label = settings.preset
         if label is None or label == DEFAULT_PRESET:
-            label = str(to_json(config)["algorithm"])
-        path = self.common.run_dir or _default_dir("expert", self.task, label, self.common.seed)
+            label = str(config["algorithm"])
+        path = self.common.run_dir or _default_dir("expert", self.task, label, config["seed"])
         title = f"expert {self.task}"
-        return _learn(run_expert, config, path, title, self.common, compiled=self.compiled)
+        return _learn(run_expert, settings, path, title, self.common, compiled=self.compiled)
 
 
 @dataclass(frozen=True)
@@ -160,14 +165,18 @@ class Distill:
         if len(named) != len(self.teachers):
             raise UsageError("every task needs exactly one teacher, a task was named twice")
         total = self.common.total_steps
-        values: dict[str, Any] = {"tasks": list(named)}
-        given = {"preset": self.preset, "head": self.head}
-        values |= {name: value for name, value in given.items() if value is not None}
-        if total is not None:
-            values["steps_per_task"] = -(-total // max(1, len(named)))
-        config = _build("distill", values, self.common)
+        values = {
+            "tasks": list(named),
+            "preset": self.preset,
+            "head": self.head,
+            "steps_per_task": None if total is None else -(-total // max(1, len(named))),
+        }
+        settings = _read("distill", values, self.common)
+        config = settings.config
         assert isinstance(config, DistillConfig)
-        path = self.common.run_dir or _default_dir("student", *named, self.common.seed)
+        path = self.common.run_dir or _default_dir("student", *named, config.seed)
+        if self.common.print_config:
+            return _print_config(settings, path, self.common, "off")
         checkpoints = {t: teacher_argument(where, t, path) for t, where in named.items()}
         for task, checkpoint in checkpoints.items():
             if task not in checkpoint.tasks:
@@ -177,7 +186,7 @@ class Distill:
                     f"{did_you_mean(task, checkpoint.tasks)}"
                 )
         check_features(checkpoints, config.feature_weight)
-        return _learn(run_distill, config, path, "student", self.common, checkpoints)
+        return _learn(run_distill, settings, path, "student", self.common, checkpoints)
 
 
 @dataclass(frozen=True)
@@ -198,8 +207,12 @@ class Transfer:
     ] = None
     """A student or an expert: a run (or RUN@best), a checkpoint, zoo:NAME. Left out: random
     weights."""
-    head: Literal["fresh", "copy"] = "fresh"
-    """fresh: a new output layer; copy: the outputs of the actions that both have."""
+    head: Annotated[
+        Literal["fresh", "copy"] | None,
+        tyro.conf.arg(metavar="{fresh,copy}", help_behavior_hint=""),
+    ] = None
+    """fresh: a new output layer; copy: the outputs of the actions that both have. Left out:
+    fresh."""
     preset: OptionalPreset = None
     """As for train-expert. Left out: what --algorithm gives."""
     algorithm: OptionalAlgorithm = None
@@ -212,20 +225,28 @@ class Transfer:
     def run(self) -> int:
         """Does it; returns the exit code."""
         from actor_mimic.stages.launch import run_transfer
+        from actor_mimic.stages.transfer import with_network_of
 
-        values: dict[str, Any] = {"task": self.task, "head": self.head}
-        values |= _learner(self.preset, self.algorithm)
-        if self.epsilon_start is not None:
-            values["epsilon_start"] = self.epsilon_start
-        config = _build("transfer", values, self.common)
+        values = {
+            "task": self.task,
+            "head": self.head,
+            "preset": self.preset,
+            "algorithm": self.algorithm,
+            "epsilon_start": self.epsilon_start,
+        }
+        settings = _read("transfer", values, self.common)
+        parent, arm = None, "random"
         if self.from_ is not None:
             _refuse_network(self.common)
-        parent = None if self.from_ is None else checkpoint_argument(self.from_)
-        arm = "random" if parent is None else parent.model_sha256[:8]
-        path = self.common.run_dir or _default_dir("transfer", self.task, arm, self.common.seed)
+            parent = checkpoint_argument(self.from_)
+            arm = parent.model_sha256[:8]
+            assert isinstance(settings.config, TransferConfig)
+            settings = settings.taken_from(with_network_of(settings.config, parent), "--from")
+        seed = settings.config.seed
+        path = self.common.run_dir or _default_dir("transfer", self.task, arm, seed)
         title = f"transfer {self.task}"
         return _learn(
-            run_transfer, config, path, title, self.common, parent, compiled=self.compiled
+            run_transfer, settings, path, title, self.common, parent, compiled=self.compiled
         )
 
 
@@ -248,8 +269,14 @@ class Run:
     """CPU threads of PyTorch and of the emulators; 0 takes all cores."""
     yes: Switch = False
     """Start even if it is predicted to take more than 12 hours."""
+    track: Switch = False
+    """Show the learning on Weights & Biases too (WANDB_MODE=offline: on this machine only)."""
+    wandb_project_name: ProjectName = "actor-mimic"
+    """With --track: the project there."""
     json: Switch = False
     """Print the result as one JSON object on standard output."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""
@@ -268,37 +295,23 @@ class Run:
             yes=self.yes,
             stop=Stop(),
             notice=notice,
+            track=self.wandb_project_name if self.track else "",
         )
         report = write_report(path)
-        print(text_table(path), file=sys.stderr)
+        notice(text_table(path))
         notice(f"report: {report}")
         if self.json:
             print(json.dumps(result))
         return 0
 
 
-def _learner(preset: str | None, algorithm: str | None) -> dict[str, str]:
-    """Those of the two that were given."""
-    given = {"preset": preset, "algorithm": algorithm}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _build(stage: str, values: dict[str, Any], common: Common) -> Config:
-    """The configuration from a verb's own arguments, the common ones, and every ``--set``."""
-    asked = values | {"seed": common.seed, "protocol": common.protocol}
-    for name in ("total_steps", "eval_every_steps", "checkpoint_every_steps"):
-        value = getattr(common, name)
-        if value is not None and not (name == "total_steps" and stage == "distill"):
-            asked[name] = value
-    for text in common.set:
-        name, value = named_value(text, "NAME=VALUE")
-        own = OWN_ARGUMENTS.get(name)
-        if own is not None:
-            raise ConfigError(f"--set {name}: write {own} instead")
-        if name in asked:
-            raise ConfigError(f"{name} is given twice, and one of them is --set {text}")
-        asked[name] = value
-    return build_config(stage, asked)
+def _read(stage: str, values: dict[str, Any], common: Common) -> Settings:
+    """The settings from a verb's own arguments, the common ones, and all that is beneath them."""
+    names = ["seed", "protocol", "total_steps", "eval_every_steps", "checkpoint_every_steps"]
+    if stage == "distill":
+        names.remove("total_steps")
+    options = values | {name: getattr(common, name) for name in names}
+    return read_settings(stage, options, common.set, os.environ)
 
 
 def _refuse_network(common: Common) -> None:
@@ -315,9 +328,24 @@ def _default_dir(*parts: str | int) -> Path:
     return Path("runs") / "-".join(slug(str(part)) for part in parts)[:100]
 
 
+def _compute(common: Common, compiled: str) -> tuple[dict[str, Any], dict[str, str]]:
+    given = {"device": common.device, "precision": common.precision, "threads": common.threads}
+    return compute_settings(given | {"compiled": compiled}, os.environ)
+
+
+def _print_config(settings: Settings, path: Path, common: Common, compiled: str) -> int:
+    """Prints what would be done."""
+    from actor_mimic.stages.launch import Launch
+
+    values, sources = _compute(common, compiled)
+    chosen = dataclasses.asdict(Launch(path, **values).compute())
+    print(describe(settings, path, chosen, sources, as_json=common.json))
+    return 0
+
+
 def _learn(
     begin: Callable[..., Iterator["Record"]],
-    config: Config,
+    settings: Settings,
     path: Path,
     title: str,
     common: Common,
@@ -329,20 +357,21 @@ def _learn(
     from actor_mimic.stages.launch import Launch
     from actor_mimic.storage.run_dir import is_complete, read_run_json
 
+    if common.print_config:
+        return _print_config(settings, path, common, compiled)
     if is_complete(path):
         notice(f"{path} is complete already; choose another --run-dir to train again")
-    with StageProgress(title, config.total_steps) as progress:
+    values, _ = _compute(common, compiled)
+    with StageProgress(title, settings.config.total_steps) as progress:
         launch = Launch(
             path,
-            device=common.device,
-            precision=common.precision,
-            threads=common.threads,
-            compiled=compiled,
+            **values,
             stop=Stop(),
             notice=notice,
             on_game=progress.on_game,
+            track=common.wandb_project_name if common.track else "",
         )
-        for record in begin(config, launch, *parents):
+        for record in begin(settings.config, launch, *parents):
             progress.show(record)
     summary = read_run_json(path, "complete.json")
     if common.json:

@@ -17,6 +17,7 @@ from actor_mimic.verbs.arguments import (
     Number,
     OptionalProbability,
     OptionalTask,
+    Quiet,
     RunPath,
     Stop,
     Switch,
@@ -57,6 +58,8 @@ class Evaluate:
     """auto, cpu, cuda or cuda:N."""
     json: Switch = False
     """Print one JSON object on standard output."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""
@@ -128,6 +131,8 @@ class Play:
     """Of the game."""
     max_steps: Number = 27_000
     """The film ends here if the game does not."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""
@@ -187,6 +192,8 @@ class Show:
     """A run (its last checkpoint, or RUN@best), a checkpoint directory, or zoo:NAME."""
     json: Switch = False
     """Print one JSON object on standard output."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""
@@ -228,6 +235,8 @@ class Report:
 
     path: Positional[RunPath]
     """The directory of a recipe's runs, or of one run."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Writes the page and prints its path."""
@@ -247,6 +256,8 @@ class Games:
 
     json: Switch = False
     """Print one JSON object on standard output."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""
@@ -275,6 +286,8 @@ class Doctor:
 
     json: Switch = False
     """Print one JSON object on standard output."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""
