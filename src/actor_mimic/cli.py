@@ -3,11 +3,13 @@
 Data goes to standard output, everything else to standard error.
 """
 
+import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, redirect_stderr
+from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
 from typing import Protocol, TextIO, runtime_checkable
 
 import tyro
@@ -124,8 +126,9 @@ def _read(arguments: list[str]) -> Verb:
             print(f"{package} {version or 'is not installed'}")
         sys.exit(0)
     if arguments[:1] == ["--print-completion"]:
-        arguments = ["--tyro-write-completion", _shell(arguments[1:]), "-"]
-    elif arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
+        print(_completion(_shell(arguments[1:])))
+        sys.exit(0)
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
         raise UsageError(
             f"unknown verb {arguments[0]!r}, expected one of {', '.join(VERBS)}"
             f"{did_you_mean(arguments[0], VERBS)}"
@@ -135,12 +138,30 @@ def _read(arguments: list[str]) -> Verb:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Help goes to one stream and wrong usage to the other, and tyro looks at the first alone.
     tyro._experimental_options["ansi_codes"] = can_draw(sys.stdout) and can_draw(sys.stderr)
+    return _parse(arguments or ["--help"])
+
+
+def _parse(arguments: list[str]) -> Verb:
     return tyro.extras.subcommand_cli_from_dict(
         VERBS,
         prog="actor-mimic",
         description=DESCRIPTION,
-        args=arguments or ["--help"],
+        args=arguments,
         config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def _completion(shell: str) -> str:
+    """A script that tells a shell the verbs, options and choices."""
+    script = io.StringIO()
+    with redirect_stdout(script), suppress(SystemExit):
+        _parse(["--tyro-write-completion", shell, "-"])
+    # A description of several lines would be offered as several words.
+    return re.sub(
+        r"^COMPLETION_SPEC = .*$",
+        lambda spec: re.sub(r"\\+n *", " ", spec[0]),
+        script.getvalue(),
+        flags=re.MULTILINE,
     )
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
@@ -19,15 +19,19 @@ from actor_mimic.errors import ConfigError, DataError, UsageError, did_you_mean
 from actor_mimic.presets import DEFAULT_PRESET
 from actor_mimic.verbs.arguments import (
     CheckpointName,
+    Compiled,
     Device,
     Number,
     OptionalAlgorithm,
     OptionalDistillPreset,
+    OptionalHead,
     OptionalNumber,
     OptionalPath,
     OptionalPreset,
     OptionalProbability,
     OptionalProtocol,
+    OptionalStudentHead,
+    Precision,
     ProjectName,
     Quiet,
     Stop,
@@ -56,7 +60,7 @@ class Common:
     """Decides weights, games and exploration. Left out: 0."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Of the torsos; output layers always run in float32."""
     threads: Number = 0
     """CPU threads of PyTorch and of the emulators; 0 takes all cores."""
@@ -67,8 +71,8 @@ class Common:
     checkpoint_every_steps: OptionalNumber = None
     """Steps between checkpoints."""
     protocol: OptionalProtocol = None
-    """paper: no-op starts, a lost life ends a training episode; sticky: repeated actions. Left
-    out: paper."""
+    """paper: no-op starts, a lost life ends a training episode; sticky: repeated actions.
+    Left out: paper."""
     set: UseAppendAction[
         Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE", help_behavior_hint="")]
     ] = ()
@@ -81,8 +85,6 @@ class Common:
     """With --track: the project there."""
     json: Switch = False
     """Print the result as one JSON object on standard output."""
-    quiet: Quiet = False
-    """Say nothing but errors."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,15 @@ class TrainExpert:
     task: Positional[Task]
     """An Atari game (see: actor-mimic games), or gym: and a Gymnasium id."""
     common: OmitArgPrefixes[Common] = Common()
+    quiet: Quiet = False
+    """Say nothing but errors."""
     preset: OptionalPreset = None
     """fast: PQN; nature: the DQN of Mnih et al. (2015); sb3: that of Stable-Baselines3's zoo.
     Left out: fast, or what --algorithm alone gives."""
     algorithm: OptionalAlgorithm = None
     """pqn: parallel environments, no replay; dqn: replay and target network. Left out: the
     preset's."""
-    compiled: Literal["auto", "on", "off"] = "auto"
+    compiled: Compiled = "auto"
     """Compile the network into CUDA graphs: auto does so on a GPU; a CPU never does."""
 
     def run(self) -> int:
@@ -145,13 +149,12 @@ class Distill:
     which is imported into the run first (see: actor-mimic import); or MODULE:FUNCTION, a function
     of yours from observations to scores."""
     common: OmitArgPrefixes[Common] = Common()
+    quiet: Quiet = False
+    """Say nothing but errors."""
     preset: OptionalDistillPreset = None
     """paper: the printed formulas and hyper-parameters; authors-code: the update that the released
     code makes. Left out: what suits few cores."""
-    head: Annotated[
-        Literal["shared", "per_task"] | None,
-        tyro.conf.arg(metavar="{shared,per_task}", help_behavior_hint=""),
-    ] = None
+    head: OptionalStudentHead = None
     """shared: tasks share the outputs of the actions that both have; per_task: every task has its
     own. Left out: shared."""
 
@@ -201,16 +204,15 @@ class Transfer:
     task: Positional[Task]
     """An Atari game, or gym: and a Gymnasium id."""
     common: OmitArgPrefixes[Common] = Common()
+    quiet: Quiet = False
+    """Say nothing but errors."""
     from_: Annotated[
         CheckpointName | None,
         tyro.conf.arg(name="from", metavar="CHECKPOINT", help_behavior_hint=""),
     ] = None
     """A student or an expert: a run (or RUN@best), a checkpoint, zoo:NAME. Left out: random
     weights."""
-    head: Annotated[
-        Literal["fresh", "copy"] | None,
-        tyro.conf.arg(metavar="{fresh,copy}", help_behavior_hint=""),
-    ] = None
+    head: OptionalHead = None
     """fresh: a new output layer; copy: the outputs of the actions that both have. Left out:
     fresh."""
     preset: OptionalPreset = None
@@ -219,7 +221,7 @@ class Transfer:
     """As for train-expert. Left out: the preset's, or dqn."""
     epsilon_start: OptionalProbability = None
     """Exploration at the first step; lower than 1 keeps more of what the weights know."""
-    compiled: Literal["auto", "on", "off"] = "auto"
+    compiled: Compiled = "auto"
     """Compile the network into CUDA graphs: auto does so on a GPU; a CPU never does."""
 
     def run(self) -> int:

@@ -6,7 +6,7 @@ Imports that need PyTorch wait until a verb runs, so that ``--help`` is there at
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
@@ -17,6 +17,7 @@ from actor_mimic.verbs.arguments import (
     Number,
     OptionalProbability,
     OptionalTask,
+    Protocol,
     Quiet,
     RunPath,
     Stop,
@@ -48,7 +49,7 @@ class Evaluate:
     """Which tasks. Left out: all that the checkpoint plays."""
     episodes: Number = 30
     """Games per task."""
-    protocol: Literal["paper", "sticky"] = "paper"
+    protocol: Protocol = "paper"
     """How games start, and how noisy they are."""
     epsilon: OptionalProbability = None
     """Probability of a random action. Left out: 0.05 for paper, 0.01 for sticky."""
@@ -123,7 +124,7 @@ class Play:
     """The MP4 file to write."""
     task: OptionalTask = None
     """Which game. Left out: the only one that the checkpoint plays."""
-    protocol: Literal["paper", "sticky"] = "paper"
+    protocol: Protocol = "paper"
     """How the game starts, and how noisy it is."""
     epsilon: OptionalProbability = None
     """Probability of a random action. Left out: 0.05 for paper, 0.01 for sticky."""
