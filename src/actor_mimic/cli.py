@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
-from typing import Protocol, TextIO, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import tyro
 
@@ -76,7 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SystemExit as leaving:
         code = leaving.code
     for stream in (sys.stdout, sys.stderr):
-        _let_go(stream)
+        try:
+            stream.flush()
+        except OSError:
+            # The reader has left; keep Python from complaining of it at its exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
 
 
@@ -88,7 +92,7 @@ def _run(arguments: list[str]) -> int:
                 nobody = silence.enter_context(open(os.devnull, "w", encoding="utf-8"))
                 silence.enter_context(redirect_stderr(nobody))
             code = verb.run()
-        _flush()
+        sys.stdout.flush()
         return code
     except ActorMimicError as error:
         notice(f"error: {error}")
@@ -99,23 +103,9 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         # Whoever read our output has seen enough.
         return 0
-
-
-def _flush() -> None:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise StorageError(f"cannot write to standard output: {error}") from error
-
-
-def _let_go(stream: TextIO) -> None:
-    """Keeps Python from complaining at its exit about a reader that has left."""
-    try:
-        stream.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except OSError as error:  # such as a full disk under the output
+        notice(f"error: {error}")
+        return StorageError.exit_code
 
 
 def _read(arguments: list[str]) -> Verb:

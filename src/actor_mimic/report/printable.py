@@ -4,7 +4,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import TextIO
+from typing import Protocol, runtime_checkable
 
 # What some programs are told by their environment, and nobody else is to read.
 SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
@@ -43,7 +43,16 @@ def printable_lines(text: str, environ: Mapping[str, str] = os.environ) -> str:
     )
 
 
-def can_draw(stream: TextIO) -> bool:
+@runtime_checkable
+class Screen(Protocol):
+    """Whatever may be a terminal."""
+
+    def isatty(self) -> bool:
+        """Whether it is one."""
+        ...
+
+
+def can_draw(stream: Screen) -> bool:
     """Whether bars and colours make sense there."""
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") in (None, "dumb")
     return stream.isatty() and not plain
