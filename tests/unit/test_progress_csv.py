@@ -80,6 +80,18 @@ def test_a_resumed_run_leaves_the_file_that_an_unbroken_one_leaves(tmp_path):
     assert broken.read_bytes() == whole.read_bytes()
 
 
+def test_who_follows_from_the_middle_on_is_told_of_what_was_before(tmp_path):
+    writer = RecordWriter(tmp_path / "records.jsonl")
+    writer.write(train(100, loss=1.0))
+    writer.close()
+
+    writer, path = follow(tmp_path)
+    writer.write(train(200, loss=0.5))
+    writer.write(train(300, loss=0.25))
+    writer.close()
+    assert [row["train/loss"] for row in rows(path)] == ["1.0", "0.5", "0.25"]
+
+
 def test_every_cell_is_a_number_or_nothing(tmp_path):
     writer, path = follow(tmp_path)
     writer.rewind(-1)

@@ -69,7 +69,7 @@ class RecordWriter:
 
     Args:
         path: the file; made if missing, and cut back to its last whole line.
-        followers: told of every record, after `rewind`.
+        followers: told of every record, those of earlier processes first.
 
     Raises:
         CannotCreateError: if the file cannot be opened for writing.
@@ -78,6 +78,7 @@ class RecordWriter:
     def __init__(self, path: Path, followers: Sequence[Follower] = ()) -> None:
         self.path = path
         self._followers = followers
+        self._followed = False
         self._descriptor = self._open()
 
     def write(self, record: Record) -> None:
@@ -96,6 +97,9 @@ class RecordWriter:
         except OSError as error:
             os.ftruncate(self._descriptor, end)
             raise StorageError(f"cannot write {self.path}: {error}") from error
+        if self._followers and not self._followed:
+            self._restart(read_records(self.path))
+            return
         for follower in self._followers:
             follower.write(record)
 
@@ -143,8 +147,7 @@ class RecordWriter:
             # The old descriptor leads to the file that has just been replaced.
             os.close(self._descriptor)
             self._descriptor = self._open()
-        for follower in self._followers:
-            follower.restart(records)
+        self._restart(records)
         return total - len(kept)
 
     def close(self) -> None:
@@ -152,6 +155,11 @@ class RecordWriter:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _restart(self, records: Sequence[Record]) -> None:
+        for follower in self._followers:
+            follower.restart(records)
+        self._followed = True
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
