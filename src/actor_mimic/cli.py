@@ -3,16 +3,21 @@
 Data goes to standard output, everything else to standard error.
 """
 
+import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
 from typing import Protocol, runtime_checkable
 
 import tyro
 
 from actor_mimic import __version__
-from actor_mimic.errors import ActorMimicError, Interrupted, UsageError, did_you_mean
+from actor_mimic.errors import ActorMimicError, Interrupted, StorageError, UsageError, did_you_mean
+from actor_mimic.report.printable import can_draw
+from actor_mimic.storage.run_dir import installed_versions
 from actor_mimic.verbs.arguments import notice
 from actor_mimic.verbs.check import Verify
 from actor_mimic.verbs.foreign import Import
@@ -23,16 +28,27 @@ from actor_mimic.verbs.zoo import Zoo
 
 DESCRIPTION = """Experts into one network that plays all their games, and on to new ones.
 
-Begin with:  actor-mimic run demo
+Begin with:
+  actor-mimic run demo
+  actor-mimic VERB --help
+  actor-mimic --version
+  actor-mimic --print-completion bash        # or zsh, fish
 
 Exit codes: 0 done, 2 wrong usage, 65 bad data or checkpoint, 69 something is not installed,
 70 learning diverged, 73 cannot create, 74 input or output failed, 75 locked by another process,
 77 refused as unsafe, 78 bad configuration, 130 interrupted, 143 terminated."""
 
+SHELLS = ("bash", "zsh", "fish")
+
 
 @runtime_checkable  # the tests check types as the code runs
 class Verb(Protocol):
     """What every verb can do once its arguments have been read."""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether to say nothing but errors."""
+        ...
 
     def run(self) -> int:
         """Does it; returns the exit code."""
@@ -59,12 +75,27 @@ VERBS: dict[str, type[Verb]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script; leaves with a documented exit code."""
-    sys.exit(_run(sys.argv[1:] if arguments is None else list(arguments)))
+    try:
+        code = _run(sys.argv[1:] if arguments is None else list(arguments))
+    except SystemExit as leaving:
+        code = leaving.code
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            # The reader has left; keep Python from complaining of it at its exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
     try:
-        code = _read(arguments).run()
+        verb = _read(arguments)
+        with ExitStack() as silence:
+            if verb.quiet:
+                nobody = silence.enter_context(open(os.devnull, "w", encoding="utf-8"))
+                silence.enter_context(redirect_stderr(nobody))
+            code = verb.run()
         sys.stdout.flush()
         return code
     except ActorMimicError as error:
@@ -74,15 +105,22 @@ def _run(arguments: list[str]) -> int:
         notice("interrupted")
         return Interrupted(signal.SIGINT).exit_code
     except BrokenPipeError:
-        # Whoever read our output has seen enough; keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has seen enough.
         return 0
+    except OSError as error:  # such as a full disk under the output
+        notice(f"error: {error}")
+        return StorageError.exit_code
 
 
 def _read(arguments: list[str]) -> Verb:
     """The verb that the arguments ask for; ``--help`` and wrong usage leave from here."""
     if arguments == ["--version"]:
-        print(f"actor-mimic {__version__}")
+        versions = {"actor-mimic": __version__} | installed_versions()
+        for package, version in versions.items():
+            print(f"{package} {version or 'is not installed'}")
+        sys.exit(0)
+    if arguments[:1] == ["--print-completion"]:
+        print(_completion(_shell(arguments[1:])))
         sys.exit(0)
     if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
         raise UsageError(
@@ -92,10 +130,40 @@ def _read(arguments: list[str]) -> Verb:
     # Before PyTorch is loaded: its threads would otherwise wait for each other by spinning, which
     # takes the cores from the emulators and, on a busy machine, from themselves (decision 4).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Help goes to one stream and wrong usage to the other, and tyro looks at the first alone.
+    tyro._experimental_options["ansi_codes"] = can_draw(sys.stdout) and can_draw(sys.stderr)
+    return _parse(arguments or ["--help"])
+
+
+def _parse(arguments: list[str]) -> Verb:
     return tyro.extras.subcommand_cli_from_dict(
         VERBS,
         prog="actor-mimic",
         description=DESCRIPTION,
-        args=arguments or ["--help"],
+        args=arguments,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+
+
+def _completion(shell: str) -> str:
+    """A script that tells a shell the verbs, options and choices."""
+    script = io.StringIO()
+    with redirect_stdout(script), suppress(SystemExit):
+        _parse(["--tyro-write-completion", shell, "-"])
+    # A description of several lines would be offered as several words.
+    return re.sub(
+        r"^COMPLETION_SPEC = .*$",
+        lambda spec: re.sub(r"\\+n *", " ", spec[0]),
+        script.getvalue(),
+        flags=re.MULTILINE,
+    )
+
+
+def _shell(arguments: list[str]) -> str:
+    if len(arguments) != 1 or arguments[0] not in SHELLS:
+        said = " ".join(arguments)
+        raise UsageError(
+            f"--print-completion: expected {', '.join(SHELLS)}, got {said!r:.100}"
+            f"{did_you_mean(said, SHELLS)}"
+        )
+    return arguments[0]

@@ -19,13 +19,7 @@ from actor_mimic.learner_config import (
     check_learner,
     check_replay,
 )
-from actor_mimic.presets import (
-    DEFAULT_PRESET,
-    DISTILL_PRESETS,
-    MULTITASK_PRESETS,
-    PRESETS,
-    with_preset,
-)
+from actor_mimic.presets import with_preset
 from actor_mimic.setting_types import as_type
 
 
@@ -333,20 +327,7 @@ def build_config(stage: str, values: Mapping[str, Any]) -> Config:
             or settings that contradict each other.
     """
     cls = STAGES[stage]
-    values = dict(values)
-    sections: dict[str, Any] = {"network": NetworkConfig, "schedule": ScheduleConfig}
-    if cls is DistillConfig:
-        values = with_preset(values, DISTILL_PRESETS)
-    elif cls is MultitaskDQNConfig:
-        values = with_preset(values, MULTITASK_PRESETS)
-        sections["learner"] = DQNConfig
-    else:
-        if cls is ExpertConfig and "algorithm" not in values:
-            values.setdefault("preset", DEFAULT_PRESET)
-        values = with_preset(values, PRESETS)
-        algorithm = values.pop("algorithm", "dqn")
-        check_choice("algorithm", algorithm, ALGORITHMS)
-        sections["learner"] = ALGORITHMS[algorithm]
+    values, sections = _sections(stage, values)
     arguments: dict[str, Any] = {}
     known: set[str] = set()
     for section, section_cls in sections.items():
@@ -363,6 +344,31 @@ def build_config(stage: str, values: Mapping[str, Any]) -> Config:
             f"unknown setting {name!r} of stage {stage}{did_you_mean(name, sorted(known))}"
         )
     return cls(**arguments)
+
+
+def setting_names(stage: str, values: Mapping[str, Any]) -> set[str]:
+    """Every name that `build_config` knows, given these values: the learner has its own.
+
+    Raises:
+        ConfigError: if there is no such preset or algorithm.
+    """
+    _, sections = _sections(stage, values)
+    classes = (STAGES[stage], *sections.values())
+    names = {entry.name for cls in classes for entry in dataclasses.fields(cls)} - sections.keys()
+    return names | {"preset"} | ({"algorithm"} if stage in ("expert", "transfer") else set())
+
+
+def _sections(stage: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values with those of their preset, and the nested sections' classes."""
+    whole = with_preset(stage, values)
+    sections: dict[str, Any] = {"network": NetworkConfig, "schedule": ScheduleConfig}
+    if stage == "multitask-dqn":
+        sections["learner"] = DQNConfig
+    elif stage != "distill":
+        algorithm = whole.pop("algorithm", "dqn")
+        check_choice("algorithm", algorithm, ALGORITHMS)
+        sections["learner"] = ALGORITHMS[algorithm]
+    return whole, sections
 
 
 STAGES: dict[str, type[Config]] = {

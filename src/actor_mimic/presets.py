@@ -117,25 +117,35 @@ DISTILL_PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def with_preset(
-    values: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """The values, and under them those of the preset that they name, if they name one.
+def preset_name(stage: str, values: Mapping[str, Any]) -> str | None:
+    """The preset beneath these values: the one they name; of an expert without a learner, fast."""
+    default = DEFAULT_PRESET if stage == "expert" and "algorithm" not in values else None
+    return values.get("preset", default)
+
+
+def presets_of(stage: str) -> Mapping[str, Mapping[str, Any]]:
+    """The presets of a stage by name."""
+    return {"distill": DISTILL_PRESETS, "multitask-dqn": MULTITASK_PRESETS}.get(stage, PRESETS)
+
+
+def with_preset(stage: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, and under them those of their preset, if they have one.
 
     Args:
+        stage: ``expert``, ``transfer``, ``distill`` or ``multitask-dqn``.
         values: by name; ``preset`` is not among them afterwards.
-        presets: of the stage.
 
     Raises:
         ConfigError: if there is no preset of that name, or ``algorithm`` asks for another learner
             than the preset's.
     """
-    own = dict(values)
-    if "preset" not in own:
+    own = {setting: value for setting, value in values.items() if setting != "preset"}
+    if "preset" in values:
+        check_choice("preset", values["preset"], presets_of(stage))
+    name = preset_name(stage, values)
+    if name is None:
         return own
-    name = own.pop("preset")
-    check_choice("preset", name, presets)
-    preset = dict(presets[name])
+    preset = dict(presets_of(stage)[name])
     # The presets of distillation have none, and whoever gives one is told so later.
     algorithm = preset.get("algorithm")
     if algorithm is not None and own.get("algorithm", algorithm) != algorithm:

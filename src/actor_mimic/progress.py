@@ -1,9 +1,9 @@
 """What a person sees while a stage runs: a bar on a terminal, a line now and then elsewhere."""
 
-import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import TextIO
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from actor_mimic.report.printable import printable
+from actor_mimic.report.printable import can_draw, printable
 from actor_mimic.storage.records import Record, Value
 
 TASKS_SHOWN = 3
@@ -105,12 +105,6 @@ class StageProgress:
     def notice(self, text: str) -> None:
         """Prints something that a person should read."""
         self._view.line(f"{self._title}: {printable(text)}")
-
-
-def can_draw(stream: TextIO) -> bool:
-    """Whether bars make sense there."""
-    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-    return stream.isatty() and not plain
 
 
 def key_figures(values: Mapping[str, Value]) -> list[str]:
@@ -218,7 +212,8 @@ class _Lines:
         self._last = time.monotonic() - self._interval_s
 
     def close(self) -> None:
-        self._stream.flush()
+        with suppress(OSError):
+            self._stream.flush()
 
     def step(self, step: int, count: str, figures: str, line: str) -> None:
         del step, count, figures
@@ -230,8 +225,10 @@ class _Lines:
             self._sometimes(line)
 
     def line(self, text: str) -> None:
-        self._stream.write(text + "\n")
-        self._stream.flush()
+        # Whoever reads on may leave, and a disk for logs may be full: no reason to stop learning.
+        with suppress(OSError):
+            self._stream.write(text + "\n")
+            self._stream.flush()
 
     def _sometimes(self, line: str) -> None:
         now = time.monotonic()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -300,55 +299,6 @@ def test_without_ale_py_the_install_line_is_named(runs: Path, tmp_path: Path) ->
     )
     assert result.returncode == 69
     assert "pip install 'actor-mimic[atari]'" in result.stderr
-
-
-@pytest.mark.parametrize(
-    "verb",
-    [
-        *["", "run", "train-expert", "distill", "multitask-dqn", "transfer", "import"],
-        *["evaluate", "play"],
-    ],
-)
-def test_help_comes_without_pytorch(verb: str, runs: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "actor_mimic", *([verb] if verb else []),
-         "--help"],
-        cwd=runs, capture_output=True, text=True, timeout=20, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0
-    assert "torch" not in result.stderr
-
-
-COMMON = (
-    "run-dir seed device precision threads total-steps eval-every-steps "
-    "checkpoint-every-steps checkpoint-replay protocol set json"
-)
-OPTIONS = {
-    "train-expert": f"{COMMON} preset algorithm compiled",
-    "distill": f"{COMMON} preset head",
-    "multitask-dqn": f"{COMMON} preset head",
-    "transfer": f"{COMMON} from head preset algorithm epsilon-start compiled",
-    "run": "run-dir device threads yes json",
-    "evaluate": "tasks episodes protocol epsilon seed device films json",
-    "play": "video gif task beside protocol epsilon temperature seed max-steps device",
-    "show": "json",
-    "verify": "json",
-    "report": "",
-    "zoo": "add episodes device threads json",
-    "games": "json",
-    "doctor": "json",
-}
-
-
-@pytest.mark.parametrize("verb", OPTIONS)
-def test_options_keep_their_names(verb: str, runs: Path) -> None:
-    """Scripts of users name them: a name that goes is a change that breaks."""
-    text = call(verb, "--help", cwd=runs).stdout
-
-    found = set(re.findall(r"^\W*--([a-z-]+)", text, flags=re.MULTILINE))
-    assert found == set(OPTIONS[verb].split())
-    assert f"actor-mimic {verb}" in text.split("positional")[0].split("For example:")[1]
-    assert "None" not in text
 
 
 def test_another_librarys_file_teaches_and_plays(tmp_path):

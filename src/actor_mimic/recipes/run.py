@@ -3,6 +3,7 @@
 It can be called again: finished stages are left alone, an unfinished one goes on.
 """
 
+import dataclasses
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -70,6 +71,7 @@ class _World:
     stop: Callable[[], int | None]
     notice: Callable[[str], None]
     show: Callable[[str, int], StageProgress]
+    track: str
     complaints: set[str] = field(default_factory=set)  # about films: each is made once
 
 
@@ -84,6 +86,7 @@ def run_recipe(
     notice: Callable[[str], None] = ignore,
     show: Callable[[str, int], StageProgress] = StageProgress,
     probe_s: float = 2.0,
+    track: str = "",
 ) -> dict[str, Any]:
     """Runs what is not done yet.
 
@@ -97,6 +100,7 @@ def run_recipe(
         notice: told things that a person should read.
         show: makes the display of a stage from its title and its number of steps.
         probe_s: how long to run each kind of stage before, to predict the hours.
+        track: the project on Weights & Biases that learning is shown in; empty for none.
 
     Returns:
         What ``run --json`` prints: ``recipe``, ``run_dir``, and ``stages`` by ``NAME/seed-K``.
@@ -109,7 +113,7 @@ def run_recipe(
         Interrupted: if it was stopped; calling again continues.
     """
     jobs = list(recipe.jobs(run_dir))
-    world = _World(recipe, run_dir, device, threads, stop, notice, show)
+    world = _World(recipe, run_dir, device, threads, stop, notice, show, track)
     _check_owner(recipe, run_dir)
     _check_tasks(recipe)
     _check_paths(recipe)
@@ -148,6 +152,7 @@ def _run_job(job: Job, world: _World) -> None:
         threads=world.threads,
         stop=world.stop,
         notice=world.notice,
+        track=world.track,
     )
     if is_complete(job.path):
         # Not skipped unseen: a changed configuration is refused here.
@@ -157,14 +162,7 @@ def _run_job(job: Job, world: _World) -> None:
         return
     total = 0 if isinstance(config, EvaluateConfig) else config.total_steps
     with world.show(job.title, total) as progress:
-        launch = Launch(
-            job.path,
-            device=world.device,
-            threads=world.threads,
-            stop=world.stop,
-            notice=progress.notice,
-            on_game=progress.on_game,
-        )
+        launch = dataclasses.replace(launch, notice=progress.notice, on_game=progress.on_game)
         for record in _records(job, launch, world):
             progress.show(record)
 

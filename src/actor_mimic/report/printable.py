@@ -1,6 +1,13 @@
-"""Text from files, environments and names, made safe to print."""
+"""Text from files, environments and names, made safe to print, and where it is printed."""
 
+import os
+import re
 import unicodedata
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+# What some programs are told by their environment, and nobody else is to read.
+SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 
 # Controls, marks that reorder or hide text, lone surrogates, line and paragraph separators.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -16,3 +23,36 @@ def printable(text: object, *, max_length: int = 2_000) -> str:
     spaced = " ".join(str(text)[: 2 * max_length].split())
     kept = "".join(c for c in spaced if unicodedata.category(c) not in _UNPRINTABLE)
     return kept if len(kept) <= max_length else kept[: max_length - 3] + "..."
+
+
+def printable_lines(text: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Text of several lines with its spaces, and without such characters or any secret.
+
+    Args:
+        text: as it came, perhaps in part from a file or from another library's error.
+        environ: where the secrets are.
+    """
+    for name in SECRET_VARIABLES:
+        secret = environ.get(name, "")
+        # Of a few letters it would be no secret, and found in every other word.
+        if len(secret) >= 8:
+            text = text.replace(secret, f"${name}")
+    lines = re.split("[\n\u2028\u2029]", text)
+    return "\n".join(
+        "".join(c for c in line if unicodedata.category(c) not in _UNPRINTABLE) for line in lines
+    )
+
+
+@runtime_checkable
+class Screen(Protocol):
+    """Whatever may be a terminal."""
+
+    def isatty(self) -> bool:
+        """Whether it is one."""
+        ...
+
+
+def can_draw(stream: Screen) -> bool:
+    """Whether bars and colours make sense there."""
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") in (None, "dumb")
+    return stream.isatty() and not plain

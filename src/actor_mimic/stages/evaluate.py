@@ -14,7 +14,7 @@ from torch import Tensor
 from actor_mimic.envs.make import make_envs
 from actor_mimic.games import human_normalised
 from actor_mimic.protocols import Protocol
-from actor_mimic.rollout import Rollout
+from actor_mimic.rollout import Episode, Rollout
 from actor_mimic.seeding import derive_seed, numpy_generator
 from actor_mimic.statistics import summarise
 
@@ -35,6 +35,7 @@ class TaskScores:
         human_normalised: 0 at random play, 1 at the published human; None where no such score
             is published.
         scores: every game's raw score.
+        mean_steps: length of the games; None where it was not kept.
     """
 
     episodes: int
@@ -44,6 +45,7 @@ class TaskScores:
     ci95: tuple[float, float] | None
     human_normalised: float | None
     scores: tuple[float, ...]
+    mean_steps: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -62,8 +64,14 @@ class TaskScores:
         )
 
 
-def summarise_scores(task: str, scores: Sequence[float]) -> TaskScores:
-    """Mean, median, error and interval of raw scores; the bootstrap's seed is fixed."""
+def summarise_scores(task: str, scores: Sequence[float], lengths: Sequence[int] = ()) -> TaskScores:
+    """Mean, median, error and interval of raw scores; the bootstrap's seed is fixed.
+
+    Args:
+        task: what was played.
+        scores: of every game.
+        lengths: of every game, in steps, if they are known.
+    """
     summary = summarise(np.asarray(scores, dtype=np.float64), seed=0)
     return TaskScores(
         episodes=summary.episodes,
@@ -73,6 +81,7 @@ def summarise_scores(task: str, scores: Sequence[float]) -> TaskScores:
         ci95=summary.ci95,
         human_normalised=human_normalised(task, summary.mean),
         scores=tuple(float(score) for score in scores),
+        mean_steps=sum(lengths) / len(lengths) if lengths else None,
     )
 
 
@@ -121,24 +130,25 @@ def play_games(
         life_loss_is_terminal=False,
         rngs=[numpy_generator(seed, task, "evaluation")],
     )
-    scores: list[list[float]] = [[] for _ in quotas]
+    games: list[list[Episode]] = [[] for _ in quotas]
     try:
         rollout.start()
-        while _unfinished(scores, quotas):
+        while _unfinished(games, quotas):
             rollout.send(act(rollout.observations), epsilon)
             rollout.recv()
             for episode in rollout.take_finished():
-                if len(scores[episode.env]) < quotas[episode.env]:
-                    scores[episode.env].append(episode.score)
-            yield sum(len(row) for row in scores)
+                if len(games[episode.env]) < quotas[episode.env]:
+                    games[episode.env].append(episode)
+            yield sum(len(row) for row in games)
     finally:
         rollout.close()
-    yield summarise_scores(task, [score for row in scores for score in row])
+    played = [game for row in games for game in row]
+    yield summarise_scores(task, [game.score for game in played], [game.length for game in played])
 
 
-def _unfinished(scores: Sequence[Sequence[float]], quotas: Sequence[int]) -> bool:
+def _unfinished(games: Sequence[Sequence[Episode]], quotas: Sequence[int]) -> bool:
     """Whether some environment has games of its quota left."""
-    return any(len(row) < quota for row, quota in zip(scores, quotas, strict=True))
+    return any(len(row) < quota for row, quota in zip(games, quotas, strict=True))
 
 
 def act_randomly(obs: Shaped[Tensor, "envs ..."]) -> Int64[np.ndarray, " envs"]:

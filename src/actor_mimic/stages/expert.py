@@ -261,7 +261,7 @@ class DQNState:
             add_transition(self._replay, transition)
             self.steps += self._rollout.num_envs
         self.recent.extend(self._rollout.take_finished())
-        return {**metrics, "epsilon": epsilon}
+        return {**metrics, "epsilon": epsilon, "learning_rate": settings.learning_rate}
 
     def snapshot(self) -> Snapshot:
         """Network, optimiser, environments, generators, counters, replay."""

@@ -212,5 +212,6 @@ def score_values(task: str, scores: TaskScores) -> dict[str, float | int | str |
         f"{task}/ci95_low": low,
         f"{task}/ci95_high": high,
         f"{task}/episodes": scores.episodes,
+        f"{task}/mean_steps": scores.mean_steps,
         f"{task}/human_normalised": scores.human_normalised,
     }

@@ -83,7 +83,7 @@ class MultitaskDQNState:
             if turn == 0 and self._games.steps_of_each >= settings.learning_starts_steps:
                 metrics |= self._update()
             self._games.receive()
-        return {**metrics, "epsilon": epsilon}
+        return {**metrics, "epsilon": epsilon, "learning_rate": settings.learning_rate}
 
     def snapshot(self) -> Snapshot:
         """Network, optimiser, environments, generators, counters, replays."""

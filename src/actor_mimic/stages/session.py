@@ -205,6 +205,7 @@ class Session:
                 f"{task}/median": scores.median,
                 f"{task}/stderr": scores.stderr,
                 f"{task}/episodes": scores.episodes,
+                f"{task}/mean_steps": scores.mean_steps,
                 f"{task}/human_normalised": scores.human_normalised,
             }
         values |= evaluation.values

@@ -26,6 +26,7 @@ from actor_mimic.storage.run_dir import (
     open_run,
     read_run_json,
 )
+from actor_mimic.storage.wandb_run import WandbRun
 
 # When things happen may change from call to call; what is learned may not.
 RESUMABLE_KEYS = frozenset(
@@ -54,6 +55,7 @@ class Launch:
         stop: asked often; the number of a signal to stop for, or None.
         notice: told things that a person should read.
         on_game: told of evaluation progress: task, games finished, games to play.
+        track: the project on Weights & Biases that learning is shown in; empty for none.
         command: what somebody typed to begin this run alone; kept for the report.
     """
 
@@ -65,6 +67,7 @@ class Launch:
     stop: Callable[[], int | None] = never
     notice: Callable[[str], None] = ignore
     on_game: Callable[[str, int, int], None] = field(default=lambda *_: None)
+    track: str = ""
     command: str = ""
 
     def compute(self) -> Compute:
@@ -103,6 +106,8 @@ def learn(
     """
     measuring = final_measuring(config, launch, run)
     players = players or live_players(state.network, manifest["tasks"])
+    if launch.track:
+        run.follow(WandbRun(run.path, launch.track, to_json(config) | {"kind": manifest["kind"]}))
 
     def evaluate() -> Evaluation:
         tasks = {

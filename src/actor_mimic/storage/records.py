@@ -11,10 +11,10 @@ and the next writer cuts off; a bad line anywhere else is damage and is reported
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from actor_mimic.errors import CannotCreateError, DataError, StorageError
 from actor_mimic.storage.durable import open_regular, parse_json, replace_file
@@ -47,18 +47,41 @@ class Record:
     wall_s: float
 
 
+@runtime_checkable
+class Follower(Protocol):
+    """The same records in another form, for those who watch a run.
+
+    It can be made again from the records at any time, so it need not survive what they survive.
+    """
+
+    def restart(self, records: Iterable[Record]) -> None:
+        """Begins again with what is on record; called before the first `write`."""
+        ...
+
+    def write(self, record: Record) -> None:
+        """Takes in one more."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of what it holds."""
+        ...
+
+
 class RecordWriter:
     """Appends records to a file; the one writer of that file.
 
     Args:
         path: the file; made if missing, and cut back to its last whole line.
+        followers: told of every record, those of earlier processes first.
 
     Raises:
         CannotCreateError: if the file cannot be opened for writing.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, followers: Sequence[Follower] = ()) -> None:
         self.path = path
+        self._followers = followers
+        self._followed = False
         self._descriptor = self._open()
 
     def write(self, record: Record) -> None:
@@ -77,6 +100,11 @@ class RecordWriter:
         except OSError as error:
             os.ftruncate(self._descriptor, end)
             raise StorageError(f"cannot write {self.path}: {error}") from error
+        if self._followers and not self._followed:
+            self._restart(read_records(self.path))
+            return
+        for follower in self._followers:
+            follower.write(record)
 
     def sync(self) -> None:
         """Make what was written survive a power failure; call it before each checkpoint.
@@ -92,7 +120,8 @@ class RecordWriter:
     def rewind(self, step: int) -> int:
         """Drop what was recorded after a checkpoint, since a resumed run records it again.
 
-        Records of the checkpoint's own step stay: write all of a step before its checkpoint.
+        Records of the checkpoint's own step stay: write all of a step before its checkpoint. The
+        followers begin again with what stays.
 
         Args:
             step: of the checkpoint; 0 when starting over.
@@ -105,20 +134,23 @@ class RecordWriter:
             StorageError: if it cannot be written; it is untouched then.
         """
         kept: list[bytes] = []
+        records: list[Record] = []
         total = 0
         for number, line in _whole_lines(self.path):
             total += 1
-            if decode_record(line, place=f"{self.path}:{number}").step <= step:
+            record = decode_record(line, place=f"{self.path}:{number}")
+            if record.step <= step:
                 kept.append(line)
-        if len(kept) == total:
-            return 0
-        try:
-            replace_file(self.path, b"".join(kept))
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error}") from error
-        # The old descriptor leads to the file that has just been replaced.
-        self.close()
-        self._descriptor = self._open()
+                records.append(record)
+        if len(kept) < total:
+            try:
+                replace_file(self.path, b"".join(kept))
+            except OSError as error:
+                raise StorageError(f"cannot write {self.path}: {error}") from error
+            # The old descriptor leads to the file that has just been replaced.
+            os.close(self._descriptor)
+            self._descriptor = self._open()
+        self._restart(records)
         return total - len(kept)
 
     def close(self) -> None:
@@ -126,6 +158,11 @@ class RecordWriter:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _restart(self, records: Sequence[Record]) -> None:
+        for follower in self._followers:
+            follower.restart(records)
+        self._followed = True
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -5,6 +5,7 @@
     run/
         run.json          stage, configuration, seed, versions; written when the run begins
         records.jsonl     what was seen, line by line
+        progress.csv      the same as a table, and events.out.tfevents.* for TensorBoard
         checkpoints/      what it goes on from
         evaluations/      scores, by the hash of the model
         complete.json     written when it is done
@@ -47,8 +48,10 @@ from actor_mimic.storage.durable import (
     replace_file,
     sync_path,
 )
+from actor_mimic.storage.event_file import EventFile, event_files_wanted
 from actor_mimic.storage.manifest import SCHEMA_VERSION, check_schema
-from actor_mimic.storage.records import RecordWriter
+from actor_mimic.storage.progress_csv import PROGRESS, ProgressCsv
+from actor_mimic.storage.records import Follower, RecordWriter
 
 RUN = "run.json"
 COMPLETE = "complete.json"
@@ -73,6 +76,13 @@ class RunDir:
         self._lock = lock
         self._begun_here = False
         self._records: RecordWriter | None = None
+        self._followers: list[Follower] = [ProgressCsv(path / PROGRESS)]
+        if event_files_wanted():
+            self._followers.append(EventFile(path))
+
+    def follow(self, follower: Follower) -> None:
+        """Tells somebody else of the records too; call it before they are written."""
+        self._followers.append(follower)
 
     @property
     def checkpoints(self) -> Path:
@@ -83,7 +93,7 @@ class RunDir:
     def records(self) -> RecordWriter:
         """The writer of its records; opened when first asked for."""
         if self._records is None:
-            self._records = RecordWriter(self.path / RECORDS)
+            self._records = RecordWriter(self.path / RECORDS, self._followers)
         return self._records
 
     @property
@@ -153,6 +163,8 @@ class RunDir:
         if self._records is not None:
             self._records.close()
             self._records = None
+        while self._followers:
+            self._followers.pop().close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

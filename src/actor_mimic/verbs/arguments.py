@@ -3,13 +3,16 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from actor_mimic.errors import Interrupted, UsageError, did_you_mean
+from actor_mimic.report.printable import printable_lines
 
 if TYPE_CHECKING:
     from actor_mimic.storage.checkpoint import Checkpoint
@@ -17,6 +20,36 @@ if TYPE_CHECKING:
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 GOES_ON = "stopping after one checkpoint; the same command goes on from there"
 
+
+class _Names(tuple[str, ...]):
+    """Choices for help and completion; `one_of` itself says what is wrong with another."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+def one_of(*names: str) -> PrimitiveConstructorSpec[Any]:
+    """An argument that is one of these names; a name near one of them is asked about."""
+
+    def read(given: list[str]) -> str:
+        if given[0] not in names:
+            raise ValueError(
+                f"expected one of {', '.join(names)}, got {given[0]!r:.100}"
+                f"{did_you_mean(given[0], names)}"
+            )
+        return given[0]
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{{{','.join(names)}}}",
+        instance_from_str=read,
+        is_instance=lambda value: value is None or value in names,
+        str_from_instance=lambda value: [str(value)],
+        choices=_Names(names),
+    )
+
+
+LEFT_OUT = arg(help_behavior_hint="")
 # What help calls the values. An option that may be left out says in its text what happens then.
 Task = Annotated[str, arg(metavar="TASK")]
 OptionalTask = Annotated[str | None, arg(metavar="TASK", help_behavior_hint="")]
@@ -27,27 +60,26 @@ OptionalRun = Annotated[str | None, arg(metavar="RUN", help_behavior_hint="")]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
 Number = Annotated[int, arg(metavar="N")]
 OptionalNumber = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
-OptionalPreset = Annotated[
-    Literal["fast", "nature", "sb3"] | None,
-    arg(metavar="{fast,nature,sb3}", help_behavior_hint=""),
+OptionalPreset = Annotated[str | None, one_of("fast", "nature", "sb3"), LEFT_OUT]
+OptionalMultitaskPreset = Annotated[str | None, one_of("nature", "sb3"), LEFT_OUT]
+OptionalDistillPreset = Annotated[str | None, one_of("paper", "authors-code"), LEFT_OUT]
+OptionalAlgorithm = Annotated[str | None, one_of("pqn", "dqn"), LEFT_OUT]
+OptionalProtocol = Annotated[str | None, one_of("paper", "sticky"), LEFT_OUT]
+OptionalReplay = Annotated[str | None, one_of("full", "none"), LEFT_OUT]
+OptionalHead = Annotated[str | None, one_of("fresh", "copy"), LEFT_OUT]
+OptionalStudentHead = Annotated[str | None, one_of("shared", "per_task"), LEFT_OUT]
+OptionalMultitaskHead = Annotated[str | None, one_of("shared", "per_task", "branched"), LEFT_OUT]
+OptionalActivation = Annotated[
+    str | None, one_of("relu", "tanh", "elu", "gelu", "leaky_relu", "silu"), LEFT_OUT
 ]
-OptionalMultitaskPreset = Annotated[
-    Literal["nature", "sb3"] | None,
-    arg(metavar="{nature,sb3}", help_behavior_hint=""),
-]
-OptionalDistillPreset = Annotated[
-    Literal["paper", "authors-code"] | None,
-    arg(metavar="{paper,authors-code}", help_behavior_hint=""),
-]
-OptionalAlgorithm = Annotated[
-    Literal["pqn", "dqn"] | None, arg(metavar="{pqn,dqn}", help_behavior_hint="")
-]
-OptionalReplay = Annotated[
-    Literal["full", "none"] | None, arg(metavar="{full,none}", help_behavior_hint="")
-]
+Protocol = Annotated[str, one_of("paper", "sticky")]
+Precision = Annotated[str, one_of("auto", "float32", "bfloat16")]
+Compiled = Annotated[str, one_of("auto", "on", "off")]
 OptionalProbability = Annotated[float | None, arg(metavar="P", help_behavior_hint="")]
 Device = Annotated[str, arg(metavar="DEVICE")]
+ProjectName = Annotated[str, arg(metavar="NAME")]
 Switch = Annotated[bool, arg(help_behavior_hint="")]
+Quiet = Annotated[bool, arg(aliases=["-q"], help_behavior_hint="")]
 
 
 class Stop:
@@ -85,8 +117,9 @@ class Stop:
 
 
 def notice(text: str) -> None:
-    """Tells a person something, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Tells a person something, on standard error; nobody need be there to read it."""
+    with suppress(OSError):
+        print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 def named_value(text: str, form: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from actor_mimic.errors import DataError
-from actor_mimic.verbs.arguments import CheckpointName, Switch, notice
+from actor_mimic.verbs.arguments import CheckpointName, Quiet, Switch, notice
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Verify:
     """A run, the directory of a recipe's runs, an import, a checkpoint directory, zoo:NAME."""
     json: Switch = False
     """Print one JSON object on standard output."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Does it; the exit code says whether all is whole."""

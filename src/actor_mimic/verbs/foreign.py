@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import Positional
@@ -18,7 +18,9 @@ from tyro.conf import Positional
 from actor_mimic.errors import ConfigError, UsageError
 from actor_mimic.verbs.arguments import (
     Number,
+    OptionalActivation,
     OptionalPath,
+    Quiet,
     Switch,
     Task,
     checkpoint_argument,
@@ -48,13 +50,7 @@ class Import:
     """What it plays: an Atari game, or gym: and a Gymnasium id."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="PATH")]
     """The directory to make."""
-    activation: Annotated[
-        Literal["relu", "tanh", "elu", "gelu", "leaky_relu", "silu"] | None,
-        tyro.conf.arg(
-            metavar="{relu,tanh,elu,gelu,leaky_relu,silu}",
-            help_behavior_hint="",
-        ),
-    ] = None
+    activation: OptionalActivation = None
     """Of the hidden layers. Left out: relu for DQN and QR-DQN, tanh for PPO and A2C."""
     obs_stats: OptionalPath = None
     """JSON with mean, var, epsilon and clip, if observations were normalised (VecNormalize)."""
@@ -66,6 +62,8 @@ class Import:
     """What its author says that it scores: kept, to be shown beside what it scores here."""
     json: Switch = False
     """Print one JSON object on standard output."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""

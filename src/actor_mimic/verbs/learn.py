@@ -4,27 +4,32 @@ Imports that need PyTorch wait until a verb runs, so that ``--help`` is there at
 """
 
 import json
-import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from actor_mimic.config import DistillConfig, NetworkConfig, to_json
+from actor_mimic.config import DistillConfig, NetworkConfig, TransferConfig, to_json
 from actor_mimic.errors import ConfigError, DataError, UsageError, did_you_mean
 from actor_mimic.presets import DEFAULT_PRESET
 from actor_mimic.verbs.arguments import (
     CheckpointName,
+    Compiled,
     Device,
     Number,
     OptionalAlgorithm,
     OptionalDistillPreset,
+    OptionalHead,
+    OptionalMultitaskHead,
     OptionalMultitaskPreset,
     OptionalPath,
     OptionalPreset,
     OptionalProbability,
+    OptionalStudentHead,
+    ProjectName,
+    Quiet,
     Stop,
     Switch,
     Task,
@@ -33,7 +38,7 @@ from actor_mimic.verbs.arguments import (
     notice,
 )
 from actor_mimic.verbs.foreign import check_features, teacher_argument
-from actor_mimic.verbs.stage import Common, build_stage, default_dir, run_stage
+from actor_mimic.verbs.stage import Common, default_dir, print_config, read_stage, run_stage
 
 NETWORK_SETTINGS = tuple(entry.name for entry in fields(NetworkConfig))
 
@@ -52,28 +57,31 @@ class TrainExpert:
     task: Positional[Task]
     """An Atari game (see: actor-mimic games), or gym: and a Gymnasium id."""
     common: OmitArgPrefixes[Common] = field(default_factory=Common)
+    quiet: Quiet = False
+    """Say nothing but errors."""
     preset: OptionalPreset = None
     """fast: PQN; nature: the DQN of Mnih et al. (2015); sb3: that of Stable-Baselines3's zoo.
     Left out: fast, or what --algorithm alone gives."""
     algorithm: OptionalAlgorithm = None
     """pqn: parallel environments, no replay; dqn: replay and target network. Left out: the
     preset's."""
-    compiled: Literal["auto", "on", "off"] = "auto"
+    compiled: Compiled = "auto"
     """Compile the network into CUDA graphs: auto does so on a GPU; a CPU never does."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""
         from actor_mimic.stages.launch import run_expert
 
-        values = {"task": self.task} | _learner(self.preset, self.algorithm)
-        config = build_stage("expert", values, self.common)
+        values = {"task": self.task, "preset": self.preset, "algorithm": self.algorithm}
+        settings = read_stage("expert", values, self.common)
+        config = to_json(settings.config)
         # The default preset goes by the name of its algorithm.
-        label = self.preset
+        label = settings.preset
         if label is None or label == DEFAULT_PRESET:
-            label = str(to_json(config)["algorithm"])
-        path = self.common.run_dir or default_dir("expert", self.task, label, self.common.seed)
+            label = str(config["algorithm"])
+        path = self.common.run_dir or default_dir("expert", self.task, label, config["seed"])
         title = f"expert {self.task}"
-        return run_stage(run_expert, config, path, title, self.common, compiled=self.compiled)
+        return run_stage(run_expert, settings, path, title, self.common, compiled=self.compiled)
 
 
 @dataclass(frozen=True)
@@ -97,13 +105,12 @@ class Distill:
     which is imported into the run first (see: actor-mimic import); or MODULE:FUNCTION, a function
     of yours from observations to scores."""
     common: OmitArgPrefixes[Common] = field(default_factory=Common)
+    quiet: Quiet = False
+    """Say nothing but errors."""
     preset: OptionalDistillPreset = None
     """paper: the printed formulas and hyper-parameters; authors-code: the update that the released
     code makes. Left out: what suits few cores."""
-    head: Annotated[
-        Literal["shared", "per_task"] | None,
-        tyro.conf.arg(metavar="{shared,per_task}", help_behavior_hint=""),
-    ] = None
+    head: OptionalStudentHead = None
     """shared: tasks share the outputs of the actions that both have; per_task: every task has its
     own. Left out: shared."""
 
@@ -116,12 +123,13 @@ class Distill:
         named = dict(named_value(text, "TASK=CHECKPOINT") for text in self.teachers)
         if len(named) != len(self.teachers):
             raise UsageError("every task needs exactly one teacher, a task was named twice")
-        values: dict[str, Any] = {"tasks": list(named)}
-        given = {"preset": self.preset, "head": self.head}
-        values |= {name: value for name, value in given.items() if value is not None}
-        config = build_stage("distill", values, self.common)
+        values = {"tasks": list(named), "preset": self.preset, "head": self.head}
+        settings = read_stage("distill", values, self.common)
+        config = settings.config
         assert isinstance(config, DistillConfig)
-        path = self.common.run_dir or default_dir("student", *named, self.common.seed)
+        path = self.common.run_dir or default_dir("student", *named, config.seed)
+        if self.common.print_config:
+            return print_config(settings, path, self.common, "off")
         checkpoints = {t: teacher_argument(where, t, path) for t, where in named.items()}
         for task, checkpoint in checkpoints.items():
             if task not in checkpoint.tasks:
@@ -131,7 +139,7 @@ class Distill:
                     f"{did_you_mean(task, checkpoint.tasks)}"
                 )
         check_features(checkpoints, config.feature_weight)
-        return run_stage(run_distill, config, path, "student", self.common, checkpoints)
+        return run_stage(run_distill, settings, path, "student", self.common, checkpoints)
 
 
 @dataclass(frozen=True)
@@ -150,12 +158,11 @@ class MultitaskDQN:
     ]
     """Atari games, or gym: and Gymnasium ids."""
     common: OmitArgPrefixes[Common] = field(default_factory=Common)
+    quiet: Quiet = False
+    """Say nothing but errors."""
     preset: OptionalMultitaskPreset = None
     """As for train-expert, with its counts for each task. Left out: what suits few cores."""
-    head: Annotated[
-        Literal["shared", "per_task", "branched"] | None,
-        tyro.conf.arg(metavar="{shared,per_task,branched}", help_behavior_hint=""),
-    ] = None
+    head: OptionalMultitaskHead = None
     """shared: tasks share everything, the outputs of the actions that both have included; per_task:
     every task has its own outputs; branched: its own hidden layers too, on shared convolutions.
     Left out: shared."""
@@ -166,13 +173,11 @@ class MultitaskDQN:
 
         if not self.tasks:
             raise UsageError("multitask-dqn needs at least one task")
-        values: dict[str, Any] = {"tasks": list(self.tasks)}
-        given = {"preset": self.preset, "head": self.head}
-        values |= {name: value for name, value in given.items() if value is not None}
-        config = build_stage("multitask-dqn", values, self.common)
+        values = {"tasks": list(self.tasks), "preset": self.preset, "head": self.head}
+        settings = read_stage("multitask-dqn", values, self.common)
         parts = ["multitask-dqn", *([self.head] if self.head else []), *self.tasks]
-        path = self.common.run_dir or default_dir(*parts, self.common.seed)
-        return run_stage(run_multitask_dqn, config, path, "multitask-dqn", self.common)
+        path = self.common.run_dir or default_dir(*parts, settings.config.seed)
+        return run_stage(run_multitask_dqn, settings, path, "multitask-dqn", self.common)
 
 
 @dataclass(frozen=True)
@@ -187,40 +192,51 @@ class Transfer:
     task: Positional[Task]
     """An Atari game, or gym: and a Gymnasium id."""
     common: OmitArgPrefixes[Common] = field(default_factory=Common)
+    quiet: Quiet = False
+    """Say nothing but errors."""
     from_: Annotated[
         CheckpointName | None,
         tyro.conf.arg(name="from", metavar="CHECKPOINT", help_behavior_hint=""),
     ] = None
     """A student or an expert: a run (or RUN@best), a checkpoint, zoo:NAME. Left out: random
     weights."""
-    head: Literal["fresh", "copy"] = "fresh"
-    """fresh: a new output layer; copy: the outputs of the actions that both have."""
+    head: OptionalHead = None
+    """fresh: a new output layer; copy: the outputs of the actions that both have. Left out:
+    fresh."""
     preset: OptionalPreset = None
     """As for train-expert. Left out: what --algorithm gives."""
     algorithm: OptionalAlgorithm = None
     """As for train-expert. Left out: the preset's, or dqn."""
     epsilon_start: OptionalProbability = None
     """Exploration at the first step; lower than 1 keeps more of what the weights know."""
-    compiled: Literal["auto", "on", "off"] = "auto"
+    compiled: Compiled = "auto"
     """Compile the network into CUDA graphs: auto does so on a GPU; a CPU never does."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""
         from actor_mimic.stages.launch import run_transfer
+        from actor_mimic.stages.transfer import with_network_of
 
-        values: dict[str, Any] = {"task": self.task, "head": self.head}
-        values |= _learner(self.preset, self.algorithm)
-        if self.epsilon_start is not None:
-            values["epsilon_start"] = self.epsilon_start
-        config = build_stage("transfer", values, self.common)
+        values = {
+            "task": self.task,
+            "head": self.head,
+            "preset": self.preset,
+            "algorithm": self.algorithm,
+            "epsilon_start": self.epsilon_start,
+        }
+        settings = read_stage("transfer", values, self.common)
+        parent, arm = None, "random"
         if self.from_ is not None:
             _refuse_network(self.common)
-        parent = None if self.from_ is None else checkpoint_argument(self.from_)
-        arm = "random" if parent is None else parent.model_sha256[:8]
-        path = self.common.run_dir or default_dir("transfer", self.task, arm, self.common.seed)
+            parent = checkpoint_argument(self.from_)
+            arm = parent.model_sha256[:8]
+            assert isinstance(settings.config, TransferConfig)
+            settings = settings.taken_from(with_network_of(settings.config, parent), "--from")
+        seed = settings.config.seed
+        path = self.common.run_dir or default_dir("transfer", self.task, arm, seed)
         title = f"transfer {self.task}"
         return run_stage(
-            run_transfer, config, path, title, self.common, parent, compiled=self.compiled
+            run_transfer, settings, path, title, self.common, parent, compiled=self.compiled
         )
 
 
@@ -243,8 +259,14 @@ class Run:
     """CPU threads of PyTorch and of the emulators; 0 takes all cores."""
     yes: Switch = False
     """Start even if it is predicted to take more than 12 hours."""
+    track: Switch = False
+    """Show the learning on Weights & Biases too (WANDB_MODE=offline: on this machine only)."""
+    wandb_project_name: ProjectName = "actor-mimic"
+    """With --track: the project there."""
     json: Switch = False
     """Print the result as one JSON object on standard output."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""
@@ -263,19 +285,14 @@ class Run:
             yes=self.yes,
             stop=Stop(),
             notice=notice,
+            track=self.wandb_project_name if self.track else "",
         )
         report = write_report(path)
-        print(text_table(path), file=sys.stderr)
+        notice(text_table(path))
         notice(f"report: {report}")
         if self.json:
             print(json.dumps(result))
         return 0
-
-
-def _learner(preset: str | None, algorithm: str | None) -> dict[str, str]:
-    """Those of the two that were given."""
-    given = {"preset": preset, "algorithm": algorithm}
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _refuse_network(common: Common) -> None:

@@ -6,7 +6,7 @@ Imports that need PyTorch wait until a verb runs, so that ``--help`` is there at
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
@@ -16,6 +16,8 @@ from actor_mimic.verbs.arguments import (
     Device,
     Number,
     OptionalProbability,
+    Protocol,
+    Quiet,
     RunPath,
     Stop,
     Switch,
@@ -49,7 +51,7 @@ class Evaluate:
     """Which tasks. Left out: all that the checkpoint plays."""
     episodes: Number = 30
     """Games per task."""
-    protocol: Literal["paper", "sticky"] = "paper"
+    protocol: Protocol = "paper"
     """How games start, and how noisy they are."""
     epsilon: OptionalProbability = None
     """Probability of a random action. Left out: 0.05 for paper, 0.01 for sticky."""
@@ -61,6 +63,8 @@ class Evaluate:
     """Also film half a minute of every task, and of all in one, into films/ of the run."""
     json: Switch = False
     """Print one JSON object on standard output."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""
@@ -137,6 +141,8 @@ class Show:
     """A run (its last checkpoint, or RUN@best), a checkpoint directory, or zoo:NAME."""
     json: Switch = False
     """Print one JSON object on standard output."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""
@@ -182,6 +188,8 @@ class Report:
     allow_missing: Tasks = ()
     """Games that the numbers over all games may do without. Left out: where a game has no figure,
     there are no such numbers."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Writes the page and prints its path."""
@@ -201,6 +209,8 @@ class Games:
 
     json: Switch = False
     """Print one JSON object on standard output."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""
@@ -229,6 +239,8 @@ class Doctor:
 
     json: Switch = False
     """Print one JSON object on standard output."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""

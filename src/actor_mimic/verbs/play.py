@@ -6,7 +6,7 @@ Imports that need PyTorch wait until a verb runs, so that ``--help`` is there at
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
@@ -18,6 +18,8 @@ from actor_mimic.verbs.arguments import (
     OptionalPath,
     OptionalProbability,
     OptionalTask,
+    Protocol,
+    Quiet,
     Stop,
     check_probability,
     check_task,
@@ -57,7 +59,7 @@ class Play:
         CheckpointName | None, arg(name="beside", metavar="CHECKPOINT", help_behavior_hint="")
     ] = None
     """Who else plays it with the same seed, shown at the right. Left out: nobody."""
-    protocol: Literal["paper", "sticky"] = "paper"
+    protocol: Protocol = "paper"
     """How the game starts, and how noisy it is."""
     epsilon: OptionalProbability = None
     """Probability of a random action. Left out: 0.05 for paper, 0.01 for sticky."""
@@ -69,6 +71,8 @@ class Play:
     """The film ends here if the game does not: after three minutes of an Atari game."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""

@@ -3,44 +3,36 @@
 Imports that need PyTorch wait until a verb runs, so that ``--help`` is there at once.
 """
 
+import dataclasses
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import UseAppendAction
 
-from actor_mimic.config import Config, build_config
-from actor_mimic.errors import ConfigError
 from actor_mimic.verbs.arguments import (
     Device,
     Number,
     OptionalNumber,
     OptionalPath,
+    OptionalProtocol,
     OptionalReplay,
+    Precision,
+    ProjectName,
     Stop,
     Switch,
-    named_value,
     notice,
 )
+from actor_mimic.verbs.settings import Settings, compute_settings, describe, read_settings
 
 if TYPE_CHECKING:
     from actor_mimic.storage.records import Record
-
-# Settings that have an argument of their own, with a default that --set would contradict unseen.
-OWN_ARGUMENTS = {
-    "algorithm": "--algorithm",
-    "head": "--head",
-    "preset": "--preset",
-    "protocol": "--protocol",
-    "seed": "--seed",
-    "task": "TASK",
-    "tasks": "them as arguments",
-}
 
 
 @dataclass(frozen=True)
@@ -49,11 +41,11 @@ class Common:
 
     run_dir: OptionalPath = None
     """Where the run is kept, and goes on from. Left out: runs/ and a name from the arguments."""
-    seed: Number = 0
-    """Decides weights, games and exploration."""
+    seed: OptionalNumber = None
+    """Decides weights, games and exploration. Left out: 0."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Of the torsos; output layers always run in float32."""
     threads: Number = 0
     """CPU threads of PyTorch and of the emulators; 0 takes all cores."""
@@ -66,35 +58,35 @@ class Common:
     checkpoint_replay: OptionalReplay = None
     """none: checkpoints without the replay are smaller, and resume is no longer exact. Left out:
     full."""
-    protocol: Literal["paper", "sticky"] = "paper"
-    """paper: no-op starts, a lost life ends a training episode; sticky: repeated actions."""
+    protocol: OptionalProtocol = None
+    """paper: no-op starts, a lost life ends a training episode; sticky: repeated actions.
+    Left out: paper."""
     set: UseAppendAction[
         Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE", help_behavior_hint="")]
     ] = ()
     """Any other hyper-parameter (docs/settings.md lists them); may be given again and again."""
+    print_config: Switch = False
+    """Print every setting with where its value came from, and do nothing."""
+    track: Switch = False
+    """Show the learning on Weights & Biases too (WANDB_MODE=offline: on this machine only)."""
+    wandb_project_name: ProjectName = "actor-mimic"
+    """With --track: the project there."""
     json: Switch = False
     """Print the result as one JSON object on standard output."""
 
 
-def build_stage(stage: str, values: dict[str, Any], common: Common) -> Config:
-    """The configuration from a verb's own arguments, the common ones, and every ``--set``."""
-    asked = values | {"seed": common.seed, "protocol": common.protocol}
-    for name in ("total_steps", "eval_every_steps", "checkpoint_every_steps", "checkpoint_replay"):
-        value = getattr(common, name)
-        if value is not None:
-            asked[name] = value
-    if "total_steps" in asked and "tasks" in asked:
+def read_stage(stage: str, values: dict[str, Any], common: Common) -> Settings:
+    """The settings from a verb's own arguments, the common ones, and all that is beneath them."""
+    names = ["seed", "protocol", "eval_every_steps", "checkpoint_every_steps", "checkpoint_replay"]
+    options = values | {name: getattr(common, name) for name in names}
+    total = common.total_steps
+    if "tasks" in values:
         # Of all tasks together; their stages have a budget for each, rounded up.
-        asked["steps_per_task"] = -(-asked.pop("total_steps") // len(asked["tasks"]))
-    for text in common.set:
-        name, value = named_value(text, "NAME=VALUE")
-        own = OWN_ARGUMENTS.get(name)
-        if own is not None:
-            raise ConfigError(f"--set {name}: write {own} instead")
-        if name in asked:
-            raise ConfigError(f"{name} is given twice, and one of them is --set {text}")
-        asked[name] = value
-    return build_config(stage, asked)
+        each = None if total is None else -(-total // len(values["tasks"]))
+        options["steps_per_task"] = each
+    else:
+        options["total_steps"] = total
+    return read_settings(stage, options, common.set, os.environ)
 
 
 def default_dir(*parts: str | int) -> Path:
@@ -104,9 +96,24 @@ def default_dir(*parts: str | int) -> Path:
     return Path("runs") / "-".join(slug(str(part)) for part in parts)[:100]
 
 
+def _compute(common: Common, compiled: str) -> tuple[dict[str, Any], dict[str, str]]:
+    given = {"device": common.device, "precision": common.precision, "threads": common.threads}
+    return compute_settings(given | {"compiled": compiled}, os.environ)
+
+
+def print_config(settings: Settings, path: Path, common: Common, compiled: str) -> int:
+    """Prints what would be done."""
+    from actor_mimic.stages.stage_run import Launch
+
+    values, sources = _compute(common, compiled)
+    chosen = dataclasses.asdict(Launch(path, **values).compute())
+    print(describe(settings, path, chosen, sources, as_json=common.json))
+    return 0
+
+
 def run_stage(
     begin: Callable[..., Iterator["Record"]],
-    config: Config,
+    settings: Settings,
     path: Path,
     title: str,
     common: Common,
@@ -118,21 +125,22 @@ def run_stage(
     from actor_mimic.stages.stage_run import Launch
     from actor_mimic.storage.run_dir import is_complete, read_run_json
 
+    if common.print_config:
+        return print_config(settings, path, common, compiled)
     if is_complete(path):
         notice(f"{path} is complete already; choose another --run-dir to train again")
-    with StageProgress(title, config.total_steps) as progress:
+    values, _ = _compute(common, compiled)
+    with StageProgress(title, settings.config.total_steps) as progress:
         launch = Launch(
             path,
-            device=common.device,
-            precision=common.precision,
-            threads=common.threads,
-            compiled=compiled,
+            **values,
             stop=Stop(),
             notice=notice,
             on_game=progress.on_game,
             command=shlex.join(["actor-mimic", *sys.argv[1:]]),
+            track=common.wandb_project_name if common.track else "",
         )
-        for record in begin(config, launch, *parents):
+        for record in begin(settings.config, launch, *parents):
             progress.show(record)
     summary = read_run_json(path, "complete.json")
     if common.json:

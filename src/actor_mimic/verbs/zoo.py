@@ -11,6 +11,7 @@ from actor_mimic.verbs.arguments import (
     Device,
     Number,
     OptionalRun,
+    Quiet,
     Stop,
     Switch,
     checkpoint_argument,
@@ -39,6 +40,8 @@ class Zoo:
     """With --add: CPU threads of PyTorch and of the emulators; 0 takes all cores."""
     json: Switch = False
     """Print one JSON object on standard output."""
+    quiet: Quiet = False
+    """Say nothing but errors."""
 
     def run(self) -> int:
         """Does it; returns the exit code."""

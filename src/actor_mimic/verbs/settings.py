@@ -1,0 +1,186 @@
+"""A stage's settings on the command line: where each value may come from, and where it came from.
+
+The first that has a value decides: the setting's own option, ``--set NAME=VALUE``, the environment
+(``ACTOR_MIMIC_NAME``), the preset, the default. The environment is for what a machine or a batch of
+jobs has in common, so it may name settings that this stage or its learner does not have; a name
+that no stage has is refused. Recipes say everything themselves, and never read it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from actor_mimic.config import STAGES, Config, build_config, setting_names, to_json
+from actor_mimic.errors import ConfigError, did_you_mean
+from actor_mimic.presets import preset_name, presets_of
+from actor_mimic.report.printable import printable
+from actor_mimic.storage.run_dir import RUN
+from actor_mimic.verbs.arguments import named_value
+
+VARIABLES = "ACTOR_MIMIC_"
+# Makes the storage fail, for tests.
+OTHER_VARIABLES = frozenset({"fault"})
+COMPUTE = ("device", "precision", "threads", "compiled")
+LEFT_OPEN = ("auto", 0)
+# Settings that have an argument of their own, with a default that --set would contradict unseen.
+OWN_ARGUMENTS = {
+    "algorithm": "--algorithm",
+    "head": "--head",
+    "preset": "--preset",
+    "protocol": "--protocol",
+    "seed": "--seed",
+    "task": "TASK",
+    "tasks": "the tasks as arguments",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a stage is to do.
+
+    Attributes:
+        stage: expert, transfer, distill or multitask-dqn.
+        config: its hyper-parameters.
+        sources: by name, where each came from.
+        preset: beneath the other values, if there is one.
+    """
+
+    stage: str
+    config: Config
+    sources: Mapping[str, str]
+    preset: str | None
+
+    def taken_from(self, config: Config, source: str) -> "Settings":
+        """With another configuration, whose differences came from there."""
+        before, now = to_json(self.config), to_json(config)
+        changed = {name: source for name in now if now[name] != before.get(name)}
+        return replace(self, config=config, sources={**self.sources, **changed})
+
+
+def read_settings(
+    stage: str, options: Mapping[str, Any], sets: Sequence[str], environ: Mapping[str, str]
+) -> Settings:
+    """Puts a stage's configuration together.
+
+    Args:
+        stage: expert, transfer, distill or multitask-dqn.
+        options: values of the settings' own arguments by name; None where one was left out.
+        sets: every NAME=VALUE.
+        environ: the environment's variables.
+
+    Raises:
+        ConfigError: if a name is unknown, given twice, or has an argument of its own.
+    """
+    asked = {name: value for name, value in options.items() if value is not None}
+    sources = {name: OWN_ARGUMENTS.get(name, _option(name)) for name in asked}
+    if "steps_per_task" in asked:
+        sources["steps_per_task"] = "--total-steps"
+    for text in sets:
+        name, value = named_value(text, "NAME=VALUE")
+        own = OWN_ARGUMENTS.get(name)
+        if own is not None:
+            raise ConfigError(f"--set {name}: write {own} instead")
+        if name in asked:
+            raise ConfigError(f"{name} is given twice, and one of them is --set {text}")
+        asked[name], sources[name] = value, "--set"
+    for name, value in _from_environment(stage, asked, environ).items():
+        asked[name], sources[name] = value, f"{VARIABLES}{name.upper()}"
+    config = build_config(stage, asked)
+    preset = preset_name(stage, asked)
+    beneath = {} if preset is None else presets_of(stage)[preset]
+    below = {name: f"preset {preset}" if name in beneath else "default" for name in to_json(config)}
+    above = {name: source for name, source in sources.items() if name in below}
+    return Settings(stage, config, below | above, preset)
+
+
+def compute_settings(
+    given: Mapping[str, Any], environ: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Device, precision, threads, compiled: as given, else as the environment says.
+
+    Args:
+        given: by name; ``auto`` and 0 leave it open.
+        environ: the environment's variables.
+
+    Returns:
+        Values by name, and where those came from that are not left open.
+
+    Raises:
+        ConfigError: if a number of threads is none.
+    """
+    values = dict(given)
+    sources = {name: _option(name) for name in given if given[name] not in LEFT_OPEN}
+    for name in given.keys() - sources.keys():
+        variable = f"{VARIABLES}{name.upper()}"
+        if variable in environ:
+            values[name], sources[name] = environ[variable], variable
+    if not str(values["threads"]).isdecimal():
+        raise ConfigError(f"threads must be a whole number, got {values['threads']!r:.100}")
+    return {**values, "threads": int(values["threads"])}, sources
+
+
+def describe(
+    settings: Settings,
+    path: Path,
+    compute: Mapping[str, Any],
+    compute_sources: Mapping[str, str],
+    *,
+    as_json: bool,
+) -> str:
+    """What ``--print-config`` prints.
+
+    Args:
+        settings: of the stage.
+        path: the run directory.
+        compute: device, precision, threads and compiled, as they will be.
+        compute_sources: where those came from that the run or the machine did not decide.
+        as_json: as one JSON object.
+    """
+    flat = to_json(settings.config)
+    rows = {name: (value, settings.sources[name]) for name, value in flat.items()}
+    decided = str(path / RUN) if (path / RUN).is_file() else "this machine"
+    rows |= {name: (value, compute_sources.get(name, decided)) for name, value in compute.items()}
+    if as_json:
+        shown = {name: {"value": value, "from": source} for name, (value, source) in rows.items()}
+        return json.dumps({"stage": settings.stage, "run_dir": str(path), "settings": shown})
+    return "\n".join([f"# {settings.stage}, {printable(path)}", *table(rows)])
+
+
+def table(rows: Mapping[str, tuple[Any, str]]) -> list[str]:
+    """Lines ``NAME = VALUE  # SOURCE``, values as TOML writes them."""
+    texts = {name: f"{name} = {json.dumps(value)}" for name, (value, _) in rows.items()}
+    width = max(map(len, texts.values()))
+    return [
+        f"{text:{min(width, 48)}}  # {printable(rows[name][1])}" for name, text in texts.items()
+    ]
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _from_environment(
+    stage: str, asked: Mapping[str, Any], environ: Mapping[str, str]
+) -> dict[str, str]:
+    """The settings of this stage that nothing else gives."""
+    found = {
+        name.removeprefix(VARIABLES).lower(): value
+        for name, value in environ.items()
+        if name.startswith(VARIABLES)
+    }
+    everywhere = {*COMPUTE, *OTHER_VARIABLES}
+    for other in STAGES:
+        everywhere |= setting_names(other, {})
+    everywhere |= setting_names("expert", {"algorithm": "dqn"})
+    for name in found:
+        if name not in everywhere:
+            variable = f"{VARIABLES}{name.upper()}"
+            raise ConfigError(f"{variable}: no such setting{did_you_mean(name, everywhere)}")
+    # They decide which others there are.
+    first = {n: found[n] for n in ("preset", "algorithm") if n in found and n not in asked}
+    if stage not in ("expert", "transfer"):
+        first.pop("algorithm", None)
+    known = setting_names(stage, {**first, **asked}) - {"task", "tasks"}
+    return {n: v for n, v in found.items() if n in known and n not in asked}
