@@ -24,9 +24,9 @@ DESCRIPTION = """Experts into one network that plays all their games, and on to 
 
 Begin with:  actor-mimic run demo
 
-Exit codes: 0 done, 2 wrong usage, 65 bad data or checkpoint, 69 something is not installed,
-70 learning diverged, 73 cannot create, 74 input or output failed, 75 locked by another process,
-77 refused as unsafe, 78 bad configuration, 130 interrupted, 143 terminated."""
+Exit codes: 0 done, 2 wrong usage, 65 bad data or checkpoint, 69 something is not installed or a
+task keeps failing, 70 learning diverged, 73 cannot create, 74 input or output failed, 75 locked by
+another process, 77 refused as unsafe, 78 bad configuration, 130 interrupted, 143 terminated."""
 
 
 @runtime_checkable  # the tests check types as the code runs
