@@ -34,9 +34,9 @@ Begin with:
   actor-mimic --version
   actor-mimic --print-completion bash        # or zsh, fish
 
-Exit codes: 0 done, 2 wrong usage, 65 bad data or checkpoint, 69 something is not installed,
-70 learning diverged, 73 cannot create, 74 input or output failed, 75 locked by another process,
-77 refused as unsafe, 78 bad configuration, 130 interrupted, 143 terminated."""
+Exit codes: 0 done, 2 wrong usage, 65 bad data or checkpoint, 69 something is not installed or a
+task keeps failing, 70 learning diverged, 73 cannot create, 74 input or output failed, 75 locked by
+another process, 77 refused as unsafe, 78 bad configuration, 130 interrupted, 143 terminated."""
 
 SHELLS = ("bash", "zsh", "fish")
 

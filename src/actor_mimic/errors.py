@@ -29,7 +29,7 @@ class DataError(ActorMimicError):
 
 
 class UnavailableError(ActorMimicError):
-    """An optional dependency or a device is not there; the message has the install line."""
+    """A dependency (the message has the install line) or a device is not there, or a task fails."""
 
     exit_code: int = 69
 

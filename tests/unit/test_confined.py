@@ -14,13 +14,15 @@ from safetensors.torch import save
 import actor_mimic
 from actor_mimic.errors import DataError, UnavailableError, UnsafeError
 from actor_mimic.teachers import confined, decoder
+from actor_mimic.teachers.archives import MAX_WEIGHTS_BYTES
 from actor_mimic.teachers.confined import decode_confined
 from actor_mimic.teachers.weights import read_weights
 from benchmarks.faults.gadgets import sb3_zip, state, torch_file
 
 FOUND = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+LIMITS = ("CPU", "FSIZE", "CORE", "NPROC", "NOFILE")
 ATTEMPTS = """
-import os, socket, subprocess
+import os, resource, socket, subprocess
 import actor_mimic
 from actor_mimic.teachers import decoder
 decoder._practise()
@@ -38,6 +40,7 @@ said = {
     "runs": fails(lambda: subprocess.run(["true"])),
     "forks": fails(lambda: os._exit(0) if os.fork() == 0 else None),
     "takes a gigabyte": fails(lambda: bytearray(1 << 30)),
+    "limits": {name: resource.getrlimit(getattr(resource, "RLIMIT_" + name)) for name in LIMITS},
 }
 print(json.dumps(said))
 """
@@ -78,7 +81,7 @@ def test_it_has_no_secrets_and_can_do_nothing_but_answer(monkeypatch, program, f
     )
     for name in (*secrets, "PYTHONPATH", "PYTHONSTARTUP", "LD_PRELOAD"):
         monkeypatch.setenv(name, "1")
-    program(FOUND + f"exec({ATTEMPTS!r})")
+    program(FOUND + f"LIMITS = {LIMITS}; exec({ATTEMPTS!r})")
 
     said = json.loads(decode_confined(file, "torch", b""))
 
@@ -87,6 +90,11 @@ def test_it_has_no_secrets_and_can_do_nothing_but_answer(monkeypatch, program, f
     assert said.pop("package") == actor_mimic.__file__
     assert said.pop("at") == "/"
     assert said.pop("takes a gigabyte") == "MemoryError" or not sys.platform.startswith("linux")
+    limits = said.pop("limits")
+    assert all(soft == hard for soft, hard in limits.values()), "they can be raised again"
+    soft = {name: limit for name, (limit, _) in limits.items()}
+    assert 1 <= soft.pop("CPU") <= decoder.CPU_S + 60
+    assert soft == {"FSIZE": MAX_WEIGHTS_BYTES, "CORE": 0, "NPROC": 0, "NOFILE": 3}
     if os.geteuid() == 0:
         del said["forks"]  # nobody limits root's processes
     assert set(said.values()) <= {"OSError", "BlockingIOError"}, said

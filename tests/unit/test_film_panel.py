@@ -81,7 +81,7 @@ def test_upright_bars_are_as_high_as_actions_are_probable():
 
     assert (canvas[272:286, 0:38] == BAR).all()
     assert (canvas[258:272, 0:38] == TRACK).all()
-    assert (canvas[279:284, 40:78] == CHOSEN).all()
+    assert (canvas[279:286, 40:78] == CHOSEN).all()
     assert (canvas[258:260, 40:78] == FRAME).all()
     assert (canvas[260:279, 40:78] == TRACK).all()
     assert (canvas[279:286, 80:118] == BAR).all()

@@ -10,8 +10,9 @@
     [NOOP=====      ] [LEFT=           ]      probability of each action; the chosen one framed
     [FIRE=          ] [RIGHT=========  ]
 
-Small panels, of which many stand in one film, have upright bars without names, and score and step
-in the second line. Coordinates are pixels from the upper left corner of a panel.
+Small panels, of which many stand in one film, have upright bars without names, a white edge over
+the chosen one, and score and step in the second line. Coordinates are pixels from the upper left
+corner of a panel.
 """
 
 import functools
@@ -179,7 +180,7 @@ class Panel:
         if not self._size.named:
             track[height - round(probability * height) :] = colour
             if is_chosen:
-                track[:2] = track[-2:] = FRAME
+                track[:2] = FRAME  # above only: a low bar must be seen
             return
         track[:, : round(probability * width)] = colour
         if is_chosen:

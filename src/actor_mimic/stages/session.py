@@ -288,6 +288,11 @@ class Session:
                     raise DataError(f"{path}: expected a segment of the manifest")
             replays[name] = (load_tensor_file(path) for path in paths)
         self._state.restore(tensors, state, replays)
+        if self._state.steps != checkpoint.step:
+            raise DataError(
+                f"{checkpoint.path}: expected a state of step {checkpoint.step}, got one of "
+                f"{self._state.steps}"
+            )
 
 
 class Exports(Mapping[str, Mapping[str, Tensor]]):
