@@ -8,16 +8,14 @@ import os
 import socket
 import time
 from collections.abc import Iterable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import Any, BinaryIO
 
 from actor_mimic.errors import StorageError
 from actor_mimic.storage.metric_names import named_values
 from actor_mimic.storage.records import Record
-
-if TYPE_CHECKING:
-    from tensorboard.compat.proto.event_pb2 import Event
 
 SUFFIX = ".actor-mimic"
 
@@ -49,8 +47,7 @@ class EventFile:
         Raises:
             StorageError: if the disk is full or broken.
         """
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-
+        messages = import_module("tensorboard.compat.proto.event_pb2")
         self.close()
         records = list(records)
         # The axis of relative time shows how long the stage has run, stops left out.
@@ -70,9 +67,9 @@ class EventFile:
                     path.unlink()
         except OSError as error:
             raise StorageError(f"cannot write to {self._directory}: {error}") from error
-        self._add(Event(wall_time=self._began, file_version="brain.Event:2"))
-        start = SessionLog(status=SessionLog.START)
-        self._add(Event(wall_time=self._began, step=0, session_log=start))
+        self._add(messages.Event(wall_time=self._began, file_version="brain.Event:2"))
+        start = messages.SessionLog(status=messages.SessionLog.START)
+        self._add(messages.Event(wall_time=self._began, step=0, session_log=start))
         for record in records:
             self.write(record)
 
@@ -82,13 +79,14 @@ class EventFile:
         Raises:
             StorageError: if the disk is full or broken.
         """
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        values = [Summary.Value(tag=t, simple_value=v) for t, v in named_values(record).items()]
+        messages = import_module("tensorboard.compat.proto.event_pb2")
+        values = [
+            {"tag": tag, "simple_value": value} for tag, value in named_values(record).items()
+        ]
         if values:
             when = self._began + record.wall_s
-            self._add(Event(wall_time=when, step=record.step, summary=Summary(value=values)))
+            summary = {"value": values}
+            self._add(messages.Event(wall_time=when, step=record.step, summary=summary))
 
     def close(self) -> None:
         """Closes the file."""
@@ -96,7 +94,7 @@ class EventFile:
             self._file.close()
             self._file = None
 
-    def _add(self, event: "Event") -> None:
+    def _add(self, event: Any) -> None:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         assert self._file is not None, "restart comes first"

@@ -11,7 +11,7 @@ have no mean, so a run of several tasks has them under ``task/SLUG/`` alone.
 import re
 from collections.abc import Iterator
 
-from actor_mimic.storage.records import Record, Value
+from actor_mimic.storage.records import Record
 
 STEPS = "time/total_timesteps"
 UPDATES = "train/n_updates"
@@ -94,12 +94,8 @@ def _numbers(record: Record) -> Iterator[tuple[str, str, float]]:
     """Task (or nothing), name and value."""
     for key, value in record.values.items():
         task, _, name = key.rpartition("/")
-        if _is_number(value):
+        if isinstance(value, int | float):
             yield task, name, float(value)
-
-
-def _is_number(value: Value) -> bool:
-    return isinstance(value, int | float)
 
 
 def _plain(name: str) -> str:

@@ -6,6 +6,7 @@ The library is asked for only when a run is to be tracked. Its own variables say
 """
 
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class WandbRun:
 
     def __init__(self, directory: Path, project: str, config: Mapping[str, Any]) -> None:
         try:
-            import wandb
+            wandb = import_module("wandb")
         except ImportError as error:
             raise UnavailableError(
                 "--track needs wandb, which is not installed; install it with: "
