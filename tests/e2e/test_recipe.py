@@ -23,6 +23,7 @@ from actor_mimic.recipes.probe import Prediction, describe, network_of
 from actor_mimic.recipes.run import run_recipe
 from actor_mimic.report.page import write_report
 from actor_mimic.report.terminal import text_table
+from actor_mimic.storage.checkpoint import resolve_checkpoint
 
 TASK = "gym:CartPole-v1"
 LEARNING = """
@@ -220,6 +221,28 @@ def test_the_report_of_a_run(finished):
         assert name in text
         assert name in table
     assert "Not read" not in text
+    assert "8 of 10 tensors copied from student, not head.weight, head.bias" in text
+    assert "1.41k beside 1.41k in 1 expert" in text
+    assert "of states with its expert&#39;s action" in text
+
+
+def test_what_a_report_needs_is_in_the_summaries(finished):
+    where = finished[0]
+
+    done = {
+        name: json.loads((where / name / "seed-0/complete.json").read_text()) for name in STAGES
+    }
+    for name in ("expert", "student", "from-student"):
+        checkpoint = resolve_checkpoint(where / name / "seed-0")
+        sizes = [tensor.numel() for tensor in checkpoint.load_tensors("model").values()]
+        assert done[name]["parameters"] == sum(sizes)
+    assert done["student"]["teacher_parameters"] == {TASK: done["expert"]["parameters"]}
+    origins = {entry["name"]: entry["origin"] for entry in done["from-student"]["tensor_origins"]}
+    manifest = resolve_checkpoint(where / "from-student/seed-0").manifest
+    assert done["from-student"]["tensor_origins"] == manifest["tensor_origins"]
+    assert {name for name, origin in origins.items() if origin != "copied"} == {
+        "head.weight", "head.bias"}  # fmt: skip
+    assert {e["origin"] for e in done["from-random"]["tensor_origins"]} == {"fresh"}
 
 
 class DrawnCartPole(CartPoleEnv):

@@ -200,6 +200,14 @@ def test_show_tells_step_and_parents(runs: Path) -> None:
     assert shown["parents"][0]["model_sha256"] == student["model_sha256"]
 
 
+def test_the_report_of_one_run_has_the_command_that_began_it(runs: Path) -> None:
+    path = call("report", "student", cwd=runs).stdout.strip()
+
+    assert path == "student/report.html"
+    text = (runs / path).read_text()
+    assert re.search(rf"<pre [^>]*>actor-mimic distill {TASK}=pqn .* --run-dir=student\n", text)
+
+
 def test_show_tells_the_scores_that_were_measured(runs: Path) -> None:
     shown = json.loads(call("show", "student", "--json", cwd=runs).stdout)
     done = json.loads((runs / "student" / "complete.json").read_text())

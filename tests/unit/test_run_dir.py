@@ -49,17 +49,19 @@ def test_a_new_run(tmp_path):
     assert content["versions"] == installed_versions()
     assert content["versions"]["python"].split(".")[:2] == [str(n) for n in sys.version_info[:2]]
     assert content["created"].endswith("+00:00")
+    assert "command" not in content
     assert [one.step for one in read_records(path / "records.jsonl")] == [1]
 
 
 def test_the_same_configuration_takes_it_up_again(tmp_path):
-    open_run(tmp_path, stage="expert", config=CONFIG).close()
+    open_run(tmp_path, stage="expert", config=CONFIG, command="what was typed").close()
     before = (tmp_path / "run.json").read_bytes()
     as_tuple = CONFIG | {"games": ("a",)}  # JSON has lists only
 
-    open_run(tmp_path, stage="expert", config=as_tuple).close()
+    open_run(tmp_path, stage="expert", config=as_tuple, command="and typed again").close()
 
     assert (tmp_path / "run.json").read_bytes() == before
+    assert json.loads(before)["command"] == "what was typed"
 
 
 def test_another_configuration_is_refused_key_by_key(tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from actor_mimic.errors import UsageError, did_you_mean
-from actor_mimic.games import human_normalised
+from actor_mimic.games import GAMES, human_normalised
 from actor_mimic.report.aggregate import Score
 from actor_mimic.report.tables import OVER_SEEDS, ScoreRow
 from actor_mimic.statistics import (
@@ -101,6 +101,8 @@ def over_games(rows: Sequence[ScoreRow], allow_missing: Iterable[str] = ()) -> l
     for stage in dict.fromkeys(row.stage for row in rows):
         members = [row for row in rows if row.stage == stage]
         for who, scale, cell in _KINDS:
+            if scale == "human" and not any(row.task in GAMES for row in members):
+                continue  # nobody published one
             found.append(_over_games(members, who, scale, cell, allowed))
     return found
 
