@@ -198,8 +198,8 @@ def test_resume_is_exact_with_every_new_setting(tasks: tuple[str, ...]):
         assert again.learner.weights == whole.learner.weights
         for _ in range(20):
             expected, found = whole.advance(), again.advance()
-            assert {name: value.item() for name, value in expected.items()} == {
-                name: value.item() for name, value in found.items()
+            assert {name: float(value) for name, value in expected.items()} == {
+                name: float(value) for name, value in found.items()
             }
         left, right = whole.snapshot(), again.snapshot()
         assert left.state == right.state

@@ -19,7 +19,8 @@ from actor_mimic.stages.launch import run_evaluate, run_expert
 from actor_mimic.stages.stage_run import Launch
 from actor_mimic.storage.checkpoint import read_checkpoint, resolve_checkpoint
 from actor_mimic.teachers.own import load_network
-from actor_mimic.verbs.look import Evaluate, Play
+from actor_mimic.verbs.look import Evaluate
+from actor_mimic.verbs.play import Play
 from benchmarks.faults.forgery import ACTIONS, CARTPOLE, expert, forge, student
 
 ACROBOT = "gym:Acrobot-v1"
