@@ -26,7 +26,7 @@ from actor_mimic.protocols import Protocol
 from actor_mimic.report.film_panel import LARGE, SMALL, Panel, Sheet, Shot
 from actor_mimic.rollout import Rollout
 from actor_mimic.seeding import derive_seed, numpy_generator
-from actor_mimic.storage.film_file import FilmFile
+from actor_mimic.storage.film_file import BUFFER_S, FilmFile
 from actor_mimic.storage.records import Record, Value
 from actor_mimic.teachers.teacher import Teacher
 
@@ -110,7 +110,8 @@ def record_film(
         sheet = _sheet(games)
         limit = None
         if max_bytes is not None:
-            limit = int(8 * max_bytes / (rules.max_steps / rate + LAST_PICTURE_S))
+            longest_s = rules.max_steps / rate + LAST_PICTURE_S
+            limit = int(8 * max_bytes / (longest_s + BUFFER_S))
         files = [
             opened.enter_context(
                 FilmFile(path, size=sheet.size, pictures_per_s=rate, max_bits_per_s=limit)
