@@ -46,9 +46,10 @@ class GymnasiumEnvs:
         self._with_picture = with_picture
         try:
             self._envs = [
-                gymnasium.make(
-                    env_id, render_mode="rgb_array" if with_picture and env == 0 else None
-                )
+                # Only where it is asked for: an environment that cannot draw need not know of it.
+                gymnasium.make(env_id, render_mode="rgb_array")
+                if with_picture and env == 0
+                else gymnasium.make(env_id)
                 for env in range(num_envs)
             ]
         except gymnasium.error.DependencyNotInstalled as error:
