@@ -17,10 +17,10 @@ from actor_mimic.recipes.load import load_recipe
 
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if blocks(page)]
-# Their reader has done nothing before; that of the other pages has done what the README says.
+# Their reader has run the demo; that of the other pages has done all that the README says.
 FIRST_PAGES = ("tutorial.md", "results.md")
 
-pytestmark = pytest.mark.timeout(2400)
+pytestmark = pytest.mark.timeout(600)  # for a machine that does other work
 
 
 @contextmanager
@@ -69,19 +69,17 @@ def test_the_commands_for_contributors(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page(
-    page: Path, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+    page: Path, tmp_path: Path, after_readme: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     home = tmp_path / "home"
-    if page.name in FIRST_PAGES:
-        home.mkdir()
-    else:
-        shutil.copytree(request.getfixturevalue("after_readme"), home)
+    done = "runs/demo" if page.name in FIRST_PAGES else "."
+    shutil.copytree(after_readme / done, home / done)
     GIVEN.get(page.name, lambda _: None)(home)
     with in_directory(home) as runner:
         runner.page(page)
     if page.name == "examples.md":
-        said = capsys.readouterr().out
-        assert "one network plays gym:CartPole-v1, gym:Acrobot-v1\n" in said
+        said = capfd.readouterr().out
+        assert "one network plays gym:Acrobot-v1, gym:CartPole-v1\n" in said
         assert re.search(r"^(walked to the end in \d+ steps|got lost)$", said, re.MULTILINE)
         assert "runs/demo/student/seed-0 plays assault, krull; now: assault" in said
 
@@ -142,7 +140,7 @@ class TestFileFormats:
         [
             ("run.json", "student/seed-0/run.json"),
             ("complete.json", "student/seed-0/complete.json"),
-            ("best.json", "student/seed-0/best.json"),
+            ("best.json", "assault-expert/seed-0/best.json"),
             ("evaluations/*.json", "student/seed-0/evaluations/*.json"),
             ("recipe.json", "recipe.json"),
             ("MANIFEST.json", "student/seed-0/checkpoints/*/MANIFEST.json"),
@@ -166,5 +164,4 @@ class TestFileFormats:
         ]
 
         assert {key for record in records for key in record} == keys
-        # Of a distillation with `teacher_entropy`, which the demo is not.
-        assert {record["kind"] for record in records} == kinds - {"temperatures"}
+        assert {record["kind"] for record in records} == kinds

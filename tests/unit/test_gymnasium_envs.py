@@ -25,12 +25,10 @@ class Scripted(gymnasium.Env):
     The observation is (the seed's last digit, steps so far); the reward is the action received.
     """
 
-    render_mode = None
-
-    def __init__(self, bad_value=0.0, ends="", num_actions=3, shape=(2,), render_mode=None):
+    def __init__(self, bad_value=0.0, ends="", num_actions=3, shape=(2,)):
         self.observation_space = Box(-10.0, 10.0, shape)
         self.action_space = Discrete(num_actions, start=5)
-        self.bad_value, self.ends, self.render_mode = bad_value, ends, render_mode
+        self.bad_value, self.ends = bad_value, ends
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed, options=options)
@@ -272,6 +270,11 @@ def test_a_picture_must_be_asked_for():
 def test_a_picture_is_what_the_environment_draws(scripted):
     class Painted(Scripted):
         metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+        # Those that cannot draw, such as its parent, are not asked to take this.
+        def __init__(self, render_mode=None):
+            super().__init__()
+            self.render_mode = render_mode
 
         def render(self):
             return np.full((2, 3, 3), self.time, dtype=np.uint8)

@@ -205,10 +205,12 @@ class GymnasiumEnvs:
         self._envs[0] = self._make(0)
 
     def _make(self, env: int) -> gymnasium.Env[Any, Any]:
+        # Only where it is asked for: an environment that cannot draw need not know of it.
+        draws = {"render_mode": RENDER_MODE} if self._with_picture and env == 0 else {}
         made = gymnasium.make(
             self.task.removeprefix(TASK_PREFIX),
-            render_mode=RENDER_MODE if self._with_picture and env == 0 else None,
             disable_env_checker=True,  # it raises what we could not tell from a failure
+            **draws,
         )
         return _in_grey(made)
 
