@@ -179,7 +179,7 @@ class Distill:
         assert isinstance(config, DistillConfig)
         path = self.common.run_dir or _default_dir("student", *named, config.seed)
         if self.common.print_config:
-            return _print_config(settings, path, self.common, "off")
+            return _print_config(settings, path, self.common, None)
         checkpoints = {t: teacher_argument(where, t, path) for t, where in named.items()}
         for task, checkpoint in checkpoints.items():
             if task not in checkpoint.tasks:
@@ -243,7 +243,8 @@ class Transfer:
             parent = checkpoint_argument(self.from_)
             arm = parent.model_sha256[:8]
             assert isinstance(settings.config, TransferConfig)
-            settings = settings.taken_from(with_network_of(settings.config, parent), "--from")
+            config = with_network_of(settings.config, parent)
+            settings = settings.taken_from(config, NETWORK_SETTINGS, "--from")
         seed = settings.config.seed
         path = self.common.run_dir or _default_dir("transfer", self.task, arm, seed)
         title = f"transfer {self.task}"
@@ -330,12 +331,14 @@ def _default_dir(*parts: str | int) -> Path:
     return Path("runs") / "-".join(slug(str(part)) for part in parts)[:100]
 
 
-def _compute(common: Common, compiled: str) -> tuple[dict[str, Any], dict[str, str]]:
+def _compute(common: Common, compiled: str | None) -> tuple[dict[str, Any], dict[str, str]]:
     given = {"device": common.device, "precision": common.precision, "threads": common.threads}
-    return compute_settings(given | {"compiled": compiled}, os.environ)
+    return compute_settings(
+        given if compiled is None else given | {"compiled": compiled}, os.environ
+    )
 
 
-def _print_config(settings: Settings, path: Path, common: Common, compiled: str) -> int:
+def _print_config(settings: Settings, path: Path, common: Common, compiled: str | None) -> int:
     """Prints what would be done."""
     from actor_mimic.stages.launch import Launch
 
@@ -352,7 +355,7 @@ def _learn(
     title: str,
     common: Common,
     *parents: Any,
-    compiled: str = "off",
+    compiled: str | None = None,
 ) -> int:
     """Runs a stage with a bar, then says what came of it."""
     from actor_mimic.progress import StageProgress
