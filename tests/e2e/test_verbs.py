@@ -1,6 +1,7 @@
 """Every verb as a user calls it: a process of its own, real arguments, exit codes, both streams."""
 
 import json
+import re
 import os
 import signal
 import subprocess

@@ -129,7 +129,7 @@ class Distill:
         assert isinstance(config, DistillConfig)
         path = self.common.run_dir or default_dir("student", *named, config.seed)
         if self.common.print_config:
-            return print_config(settings, path, self.common, "off")
+            return print_config(settings, path, self.common, None)
         checkpoints = {t: teacher_argument(where, t, path) for t, where in named.items()}
         for task, checkpoint in checkpoints.items():
             if task not in checkpoint.tasks:
@@ -231,7 +231,8 @@ class Transfer:
             parent = checkpoint_argument(self.from_)
             arm = parent.model_sha256[:8]
             assert isinstance(settings.config, TransferConfig)
-            settings = settings.taken_from(with_network_of(settings.config, parent), "--from")
+            config = with_network_of(settings.config, parent)
+            settings = settings.taken_from(config, NETWORK_SETTINGS, "--from")
         seed = settings.config.seed
         path = self.common.run_dir or default_dir("transfer", self.task, arm, seed)
         title = f"transfer {self.task}"

@@ -7,7 +7,7 @@ that no stage has is refused. Recipes say everything themselves, and never read 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,11 @@ class Settings:
     sources: Mapping[str, str]
     preset: str | None
 
-    def taken_from(self, config: Config, source: str) -> "Settings":
-        """With another configuration, whose differences came from there."""
-        before, now = to_json(self.config), to_json(config)
-        changed = {name: source for name in now if now[name] != before.get(name)}
-        return replace(self, config=config, sources={**self.sources, **changed})
+    def taken_from(self, config: Config, names: Iterable[str], source: str) -> "Settings":
+        """With another configuration, in which these settings came from there."""
+        return replace(
+            self, config=config, sources={**self.sources, **dict.fromkeys(names, source)}
+        )
 
 
 def read_settings(

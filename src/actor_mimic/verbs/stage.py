@@ -96,12 +96,14 @@ def default_dir(*parts: str | int) -> Path:
     return Path("runs") / "-".join(slug(str(part)) for part in parts)[:100]
 
 
-def _compute(common: Common, compiled: str) -> tuple[dict[str, Any], dict[str, str]]:
+def _compute(common: Common, compiled: str | None) -> tuple[dict[str, Any], dict[str, str]]:
     given = {"device": common.device, "precision": common.precision, "threads": common.threads}
-    return compute_settings(given | {"compiled": compiled}, os.environ)
+    return compute_settings(
+        given if compiled is None else given | {"compiled": compiled}, os.environ
+    )
 
 
-def print_config(settings: Settings, path: Path, common: Common, compiled: str) -> int:
+def print_config(settings: Settings, path: Path, common: Common, compiled: str | None) -> int:
     """Prints what would be done."""
     from actor_mimic.stages.stage_run import Launch
 
@@ -118,7 +120,7 @@ def run_stage(
     title: str,
     common: Common,
     *parents: Any,
-    compiled: str = "off",
+    compiled: str | None = None,
 ) -> int:
     """Runs a stage with a bar, then says what came of it."""
     from actor_mimic.progress import StageProgress
