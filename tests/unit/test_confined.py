@@ -150,6 +150,7 @@ TWICE = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{}}'
         (NAN[:-1], DataError, "expected tensors"),
         (save({}), DataError, "expected 1 to 1024 tensors"),
     ],
+    ids=["nothing", "header", "twice", "nan", "name", "type", "truncated", "no tensors"],
 )
 def test_its_answer_is_checked_like_any_file(program, file, answer, error, match):
     program(f"import sys; sys.stdout.buffer.write({answer!r})")
