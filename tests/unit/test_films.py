@@ -116,13 +116,12 @@ def test_every_picture_is_one_that_the_player_saw(reel):
 
 @pytest.mark.usefixtures("reel")
 def test_the_score_is_that_of_the_same_evaluation():
-    how = rules(2_000)
-    one = player(weights=4)
-
+    how, in_film, in_evaluation = rules(2_000, epsilon=0.3), [], []
+    one = player(weights=4, seen=in_film)
     (played,) = run([one], how)
 
     *_, scores = play_games(
-        one.teacher.act,
+        player(weights=4, seen=in_evaluation).teacher.act,
         "breakout",
         episodes=1,
         protocol=how.protocol,
@@ -130,9 +129,13 @@ def test_the_score_is_that_of_the_same_evaluation():
         seed=SEED,
         num_threads=1,
     )
+
     assert played.over
     assert (played.score,) == scores.scores
     assert played.score > 0
+    # Not the score alone: the same game, step by step.
+    assert len(in_film) == len(in_evaluation) == played.steps
+    assert all(map(torch.equal, in_film, in_evaluation))
 
 
 def test_beside_each_other_they_play_the_same_game(reel):
