@@ -1,8 +1,8 @@
 """Every verb as a user calls it: a process of its own, real arguments, exit codes, both streams."""
 
 import json
-import re
 import os
+import re
 import signal
 import subprocess
 import sys
