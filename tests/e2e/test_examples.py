@@ -153,7 +153,8 @@ class TestFileFormats:
 
         assert found
         for content in found:
-            assert content.keys() == documented
+            # What only some kinds have is told below the table.
+            assert content.keys() - {"teacher_parameters", "tensor_origins"} == documented
 
     def test_records(self, after_readme: Path) -> None:
         keys, kinds = self.documented("records.jsonl")

@@ -174,9 +174,9 @@ def _clean(source: ElementTree.Element, used: set[str], salt: str) -> ElementTre
 
 
 def _attributes(source: ElementTree.Element) -> dict[str, str]:
-    found = {
-        name: " ".join(source.attrib[name].split()) for name in _ATTRIBUTES if name in source.attrib
-    }
+    # In the order of the source: that of a set would make another page of every process.
+    kept = ((name, value) for name, value in source.attrib.items() if name in _ATTRIBUTES)
+    found = {name: " ".join(value.split()) for name, value in kept}
     if found.get("transform", "").startswith("rotate(-0 "):
         del found["transform"]
     return found
