@@ -119,7 +119,7 @@ class DistillState:
         """Resets the environments."""
         self._rollout.start()
 
-    def advance(self) -> dict[str, Tensor | float]:
+    def advance(self) -> dict[str, Tensor]:
         """One step of every environment, its labels, and the updates that are due."""
         inputs, obs = self._look()
         # Whom the student learns from alone has time until the emulators are running.
@@ -133,8 +133,7 @@ class DistillState:
         ]
         metrics = self._learn()
         self._games.receive(labels)
-        settings = {"epsilon": self.config.epsilon, "learning_rate": self.config.learning_rate}
-        return {**metrics, **settings}
+        return metrics
 
     def soften(self, temperatures: Mapping[str, float]) -> None:
         """Sets the temperatures of some tasks' teachers, for good: snapshots have them."""
