@@ -61,7 +61,8 @@ def headline(collection: Collection) -> str:
     students = [run for run in collection.runs if run.kind == "distill"]
     if students:
         games = len(students[0].tasks)
-        return f"One network plays {_count(games, 'game')}"
+        verb = "plays" if any(run.complete for run in students) else "learns"
+        return f"One network {verb} {_count(games, 'game')}"
     run = collection.runs[0]
     tasks = ", ".join(run.tasks[:3]) + (", ..." if len(run.tasks) > 3 else "")
     kinds = {"expert": "An expert of", "transfer": "A transfer to", "evaluate": "Games of"}
@@ -82,18 +83,7 @@ def tiles(
     run = next((run for run in collection.runs if run.kind == "distill"), None)
     if run is not None:
         found += _size_tile(collection, run) + _likeness_tile(run)
-    arms = [
-        (contest, arm)
-        for contest in contests
-        for arm in contest.arms
-        if not arm.from_random and arm.area_ratio is not None
-    ]
-    if arms:
-        contest, arm = arms[0]
-        assert arm.area_ratio is not None
-        note = f"area above random play, from {arm.origin}, beside random weights"
-        found.append(Tile(f"{arm.area_ratio:.1f}\u00d7", f"as much learnt on {contest.task}", note))
-    return found
+    return found + _transfer_tile(collection, contests)
 
 
 def student_table(rows: Sequence[ScoreRow]) -> list[list[Cell]]:
@@ -299,6 +289,23 @@ def _likeness_tile(run: Run) -> list[Tile]:
     return [
         Tile(show_share(mean), "of states with its expert's action", f"mean over games, in {where}")
     ]
+
+
+def _transfer_tile(collection: Collection, contests: Sequence[Contest]) -> list[Tile]:
+    """Of the first arm that started from a student, or, if none did, from anything trained."""
+    arms = [
+        (roles(collection, contest)[arm.name] != "student", contest.task, arm, arm.area_ratio)
+        for contest in contests
+        for arm in contest.arms
+        if not arm.from_random and arm.area_ratio is not None
+    ]
+    if not arms:
+        return []
+    _, task, arm, ratio = min(arms, key=lambda found: found[0])
+    interval = _range(arm.area_ratio_ci95, "{:.2f}")
+    sure = f"95 % interval {interval}" if interval else "one seed: an illustration"
+    note = f"above random play, from {arm.origin}, beside random weights; {sure}"
+    return [Tile(f"{ratio:.1f}\u00d7", f"the area under the curve on {task}", note)]
 
 
 def _score_cell(score: Score | None) -> Cell:

@@ -8,6 +8,7 @@ from actor_mimic.report.aggregate import Likeness, Score
 from actor_mimic.report.curves import Curve
 from actor_mimic.report.over_games import STATISTICS, OverGames
 from actor_mimic.report.style import (
+    FONT_UNITS,
     PANEL,
     WIDE,
     colour,
@@ -15,7 +16,6 @@ from actor_mimic.report.style import (
     inline_svg,
     label,
     letter,
-    place,
 )
 from actor_mimic.report.tables import ScoreRow, show_share
 from actor_mimic.report.transfers import Arm, Contest
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from matplotlib.ticker import Locator
 
 ROW = 0.33  # inches for each row of a figure that has one for each game
-NAMES = 104  # units for their names
+# For the names of the rows on the left, their figures on the right, and the scale below.
+ROW_MARGINS = {"left": 104, "right": 58, "top": 8, "bottom": 42}
 FEW_TICKS = 5
+STEPS_DOWN, FRAMES_DOWN = 15.0, 28.5  # units below the axes
 FAR = 3.0  # times the expert; what scores more is beyond the edge
 MOST_MARKERS = 24  # more of them hide the line
 BAND = 0.16  # opacity
@@ -42,16 +44,15 @@ def score_figure(rows: Sequence[ScoreRow], humans: Mapping[str, float]) -> str:
         rows: of a student, with a ratio; the first is drawn at the top.
         humans: raw scores of published human play, by task, where there are any.
     """
-    with drawing(WIDE, ROW * len(rows) + 0.75) as (figure, axes):
-        place(axes, left=NAMES, right=58, top=8, bottom=42)
+    with drawing(WIDE, ROW * len(rows) + 0.75, **ROW_MARGINS) as (figure, axes):
         _rows(axes, [row.task for row in rows])
         axes.axvline(0.0, color=colour("random"), linewidth=1.2, linestyle=(0, (2, 2)))
         axes.axvline(1.0, color=colour("expert"), linewidth=1.4)
         highest = 1.2
         for place_, row in enumerate(rows):
             assert row.ratio is not None
-            low, high = row.ratio_ci95 or (row.ratio, row.ratio)
-            highest = max(highest, min(high, FAR) + 0.05)
+            best = row.ratio if row.ratio_ci95 is None else row.ratio_ci95[1]
+            highest = max(highest, min(best, FAR) + 0.05)
             human = _on_expert_scale(humans.get(row.task), row)
             if human is not None and human <= FAR:
                 highest = max(highest, human + 0.1)
@@ -61,10 +62,8 @@ def score_figure(rows: Sequence[ScoreRow], humans: Mapping[str, float]) -> str:
             if expert is not None:
                 axes.barh(place_, expert[1] - expert[0], left=expert[0], height=0.5,
                           color=colour("expert"), alpha=BAND, linewidth=0)  # fmt: skip
-            axes.plot([low, high], [place_, place_], color=colour("student"), linewidth=2.4)
-            axes.plot([row.ratio], [place_], "o", color=colour("student"), markersize=7)
-            letter(axes, 1.02, place_, show_share(row.ratio), transform=axes.get_yaxis_transform(),
-                   va="center", ha="left", fontweight="bold")  # fmt: skip
+            _mark(axes, place_, row.ratio, row.ratio_ci95, "student")
+            _say(axes, place_, show_share(row.ratio))
         lowest = min([-0.05, *(row.ratio_ci95[0] for row in rows if row.ratio_ci95)])
         axes.set_xlim(max(lowest, -1.0), highest)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -96,8 +95,9 @@ def curve_panel(
         final: score after the last step, from more games.
         human: raw score of published human play; drawn where it is near.
     """
-    with drawing(PANEL, 2.35) as (figure, axes):
-        place(axes, left=58, right=14, top=26, bottom=40 if _has_frames(task) else 28)
+    with drawing(
+        PANEL, 2.35, left=58, right=14, top=26, bottom=40 if _has_frames(task) else 28
+    ) as (figure, axes):
         if expert is not None:
             axes.axhline(expert.mean, color=colour("expert"), linewidth=1.4)
             if expert.ci95 is not None:
@@ -129,8 +129,9 @@ def contest_figure(contest: Contest, roles: Mapping[str, str]) -> str:
         contest: with a curve in at least one arm.
         roles: by the arms' names.
     """
-    with drawing(WIDE, 3.3) as (figure, axes):
-        place(axes, left=58, right=14, top=12, bottom=40 if _has_frames(contest.task) else 28)
+    with drawing(
+        WIDE, 3.3, left=58, right=14, top=12, bottom=40 if _has_frames(contest.task) else 28
+    ) as (figure, axes):
         if contest.random is not None:
             axes.axhline(
                 contest.random, color=colour("random"), linewidth=1.2, linestyle=(0, (2, 2))
@@ -154,18 +155,13 @@ def contest_figure(contest: Contest, roles: Mapping[str, str]) -> str:
 def area_figure(contest: Contest, roles: Mapping[str, str]) -> str:
     """The area ratios of the arms of a contest, beside 1 for random weights."""
     arms = [arm for arm in contest.arms if arm.area_ratio is not None]
-    with drawing(WIDE, ROW * len(arms) + 0.75) as (figure, axes):
-        place(axes, left=NAMES, right=58, top=8, bottom=42)
+    with drawing(WIDE, ROW * len(arms) + 0.75, **ROW_MARGINS) as (figure, axes):
         _rows(axes, [arm.origin for arm in arms])
         axes.axvline(1.0, color=colour("random"), linewidth=1.2, linestyle=(0, (4, 2)))
         for place_, arm in enumerate(arms):
             assert arm.area_ratio is not None
-            role = roles[arm.name]
-            if arm.area_ratio_ci95 is not None:
-                axes.plot(arm.area_ratio_ci95, [place_, place_], color=colour(role), linewidth=2.4)
-            axes.plot([arm.area_ratio], [place_], MARKERS[role], color=colour(role), markersize=7)
-            letter(axes, 1.02, place_, f"{arm.area_ratio:.2f}", va="center", fontweight="bold",
-                   transform=axes.get_yaxis_transform())  # fmt: skip
+            _mark(axes, place_, arm.area_ratio, arm.area_ratio_ci95, roles[arm.name])
+            _say(axes, place_, f"{arm.area_ratio:.2f}")
         lowest, highest = axes.get_xlim()
         axes.set_xlim(min(lowest, 0.0), max(1.1 * highest, 1.5))
         axes.xaxis.set_major_locator(_few())
@@ -175,23 +171,20 @@ def area_figure(contest: Contest, roles: Mapping[str, str]) -> str:
 
 def likeness_figure(likeness: Mapping[str, Likeness], stage: str, *, divergence: bool) -> str:
     """Agreement or divergence of a student and its teachers, game by game."""
-    with drawing(WIDE, ROW * len(likeness) + 0.75) as (figure, axes):
-        place(axes, left=NAMES, right=58, top=8, bottom=42)
+    with drawing(WIDE, ROW * len(likeness) + 0.75, **ROW_MARGINS) as (figure, axes):
         _rows(axes, list(likeness))
         for place_, alike in enumerate(likeness.values()):
             value = alike.divergence if divergence else alike.agreement
             axes.plot(
                 [0, value], [place_, place_], color=colour("student"), linewidth=2.4, alpha=0.5
             )
-            axes.plot([value], [place_], "o", color=colour("student"), markersize=7, clip_on=False)
-            shown = f"{value:.3f}" if divergence else show_share(value)
-            letter(axes, 1.02, place_, shown, transform=axes.get_yaxis_transform(), va="center",
-                   fontweight="bold")  # fmt: skip
+            _mark(axes, place_, value, None, "student")
+            _say(axes, place_, f"{value:.3f}" if divergence else show_share(value))
         if divergence:
-            axes.set_xlim(0.0, max(axes.get_xlim()[1], 1e-3))
+            axes.set_xlim(0.0, max(1.03 * axes.get_xlim()[1], 1e-3))
             axes.set_xlabel("KL(teacher || student), nats")
         else:
-            axes.set_xlim(0.0, 1.0)
+            axes.set_xlim(0.0, 1.03)
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
             axes.set_xlabel("states in which both prefer the same action")
         axes.xaxis.set_major_locator(_few())
@@ -202,23 +195,17 @@ def likeness_figure(likeness: Mapping[str, Likeness], stage: str, *, divergence:
 def over_games_figure(figures: Sequence[OverGames]) -> str:
     """Several policies on one scale: a row for each statistic."""
     names = [*STATISTICS]
-    with drawing(WIDE, 0.42 * len(names) + 0.75) as (figure, axes):
-        place(axes, left=NAMES, right=58 if len(figures) == 1 else 14, top=8, bottom=42)
+    with drawing(WIDE, 0.42 * len(names) + 0.75, **ROW_MARGINS) as (figure, axes):
         _rows(axes, names)
         axes.axvline(1.0, color=colour("line"), linewidth=1.4)
         for number, over in enumerate(figures):
             role = "student" if over.who == "student" else "expert"
             shift = 0.0 if len(figures) == 1 else 0.17 * (2 * number - 1)
             for place_, name in enumerate(names):
-                estimate, height = over.estimates[name], place_ + shift
-                if estimate.ci95 is not None:
-                    axes.plot(estimate.ci95, [height, height], color=colour(role), linewidth=2.4)
-                axes.plot(
-                    [estimate.value], [height], MARKERS[role], color=colour(role), markersize=6
-                )
-                if len(figures) == 1:
-                    letter(axes, 1.02, place_, show_share(estimate.value), va="center",
-                           transform=axes.get_yaxis_transform(), fontweight="bold")  # fmt: skip
+                estimate = over.estimates[name]
+                _mark(axes, place_ + shift, estimate.value, estimate.ci95, role)
+                if over.who == "student":
+                    _say(axes, place_, show_share(estimate.value))
         lowest, highest = axes.get_xlim()
         axes.set_xlim(min(lowest, 0.0), max(highest, 1.1))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -257,6 +244,25 @@ def _rows(axes: "Axes", names: Sequence[str]) -> None:
                transform=axes.get_yaxis_transform())  # fmt: skip
 
 
+def _mark(
+    axes: "Axes",
+    height: float | int,
+    value: float,
+    interval: tuple[float, float] | None,
+    role: str,
+) -> None:
+    """A value in its row, on its interval."""
+    if interval is not None:
+        axes.plot(interval, [height, height], color=colour(role), linewidth=2.4)
+    axes.plot([value], [height], MARKERS[role], color=colour(role), markersize=6.5)
+
+
+def _say(axes: "Axes", height: int, text: str) -> None:
+    """A figure at the right end of its row."""
+    letter(axes, 1.02, height, text, transform=axes.get_yaxis_transform(), va="center",
+           fontweight="bold")  # fmt: skip
+
+
 def _draw(axes: "Axes", curve: Curve, role: str, *, linestyle: Any) -> None:
     axes.fill_between(
         curve.steps, curve.low, curve.high, color=colour(role), alpha=BAND, linewidth=0
@@ -274,23 +280,24 @@ def _step_axes(axes: "Axes", task: str) -> None:
     axes.yaxis.set_major_locator(_few())
     axes.xaxis.set_major_formatter(lambda value, _: _short(value))
     axes.yaxis.set_major_formatter(
-        lambda value, _: _short(value) if abs(value) >= 1e4 else show_plain(value)
+        lambda value, _: _short(value) if abs(value) >= 1e4 else _plain(value)
     )
-    axes.annotate("steps", (0, 0), (-10, -15), xycoords="axes fraction", textcoords="offset points",
-                  ha="right", color=colour("quiet"))  # fmt: skip
+    _under(axes, "steps", 0.0, STEPS_DOWN, left=True)
     if _has_frames(task):
-        frames = axes.secondary_xaxis(
-            -0.0, functions=(lambda steps: steps * FRAME_SKIP, lambda frames: frames / FRAME_SKIP)
-        )
-        frames.spines["bottom"].set_visible(False)
-        frames.tick_params(length=0, pad=18)
-        frames.set_xticks([step * FRAME_SKIP for step in axes.get_xticks()])
-        frames.xaxis.set_major_formatter(lambda value, _: _short(value))
-        axes.annotate("frames", (0, 0), (-10, -27.5), xycoords="axes fraction",
-                      textcoords="offset points", ha="right", color=colour("quiet"))  # fmt: skip
+        _under(axes, "frames", 0.0, FRAMES_DOWN, left=True)
+        for step in axes.get_xticks():
+            if step <= axes.get_xlim()[1]:
+                _under(axes, _short(step * FRAME_SKIP), float(step), FRAMES_DOWN)
 
 
-def show_plain(value: float) -> str:
+def _under(axes: "Axes", text: str, step: float, down: float, *, left: bool = False) -> None:
+    """Text so many units below the axes."""
+    axes.annotate(text, (step, 0), (-12 if left else 0, -down), textcoords="offset points",
+                  xycoords=("data", "axes fraction"), ha="right" if left else "center",
+                  color=colour("quiet"), fontsize=FONT_UNITS - 0.5)  # fmt: skip
+
+
+def _plain(value: float) -> str:
     """A tick without decimals that say nothing."""
     return f"{value:,.10g}"
 

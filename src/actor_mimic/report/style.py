@@ -29,7 +29,7 @@ ROLES = ("ink", "quiet", "line", "paper", "student", "expert", "random", "third"
 _COLOURS = {role: f"#0000{number:02x}" for number, role in enumerate(ROLES, start=1)}
 _ROLE_OF = {colour: role for role, colour in _COLOURS.items()}
 
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": FONT_UNITS,
@@ -88,12 +88,18 @@ def colour(role: str) -> str:
 
 
 @contextmanager
-def drawing(width: float, height: float) -> "Iterator[tuple[Figure, Axes]]":
+def drawing(
+    width: float, height: float, *, left: int, right: int, top: int, bottom: int
+) -> "Iterator[tuple[Figure, Axes]]":
     """A figure of one set of axes; everything that is drawn in the block has the style.
 
     Args:
-        width: in inches.
+        width: in inches of 72 units.
         height: in inches.
+        left: margin beside the axes, in units.
+        right: the same.
+        top: margin over the axes, in units.
+        bottom: margin under them.
 
     Raises:
         UnavailableError: if Matplotlib is not installed.
@@ -106,17 +112,11 @@ def drawing(width: float, height: float) -> "Iterator[tuple[Figure, Axes]]":
             "the figures of a report need Matplotlib, which is not installed; "
             "install it with: pip install 'actor-mimic[report]'"
         ) from error
+    across, down = 72.0 * width, 72.0 * height
+    inner = (across - left - right) / across, (down - top - bottom) / down
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=(width, height))
-        yield figure, figure.add_axes((0.0, 0.0, 1.0, 1.0))
-
-
-def place(axes: "Axes", *, left: int, right: int, top: int, bottom: int) -> None:
-    """Sets the margins around the axes, in units."""
-    width, height = (72.0 * inches for inches in axes.figure.get_size_inches())
-    axes.set_position(
-        (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
-    )
+        yield figure, figure.add_axes((left / across, bottom / down, *inner))
 
 
 def letter(axes: "Axes", x: float | int, y: float | int, text: object, **style: Any) -> "Text":
