@@ -34,15 +34,29 @@ def relink(text: str, page: Path) -> str:
     def keep_files(found: re.Match[str]) -> str:
         return found[1] if (page.parent / found[2]).is_dir() else found[0]
 
-    text = _TO_CODE.sub(lambda m: f"{{py:linked}}`{m[1]} <{m[2].replace('/', '.')}.{m[1]}>`", text)
+    def to_docstring(found: re.Match[str]) -> str:
+        module, name = _named(found)
+        home = actor_mimic.__name__ if _is_public(module, name) else module
+        return f"{{py:linked}}`{name} <{home}.{name}>`"
+
+    text = _TO_CODE.sub(to_docstring, text)
     return _TO_REPOSITORY.sub(keep_files, text)
 
 
 def linked_names(text: str) -> list[tuple[str, str]]:
     """Modules and names that a page links to, without those of public classes and functions."""
-    found = {(m[2].replace("/", "."), m[1]) for m in _TO_CODE.finditer(text)}
-    public = {(getattr(actor_mimic, name).__module__, name) for name in actor_mimic.__all__[1:]}
-    return sorted(pair for pair in found if (pair[0], pair[1].partition(".")[0]) not in public)
+    found = {_named(link) for link in _TO_CODE.finditer(text)}
+    return sorted(pair for pair in found if not _is_public(*pair))
+
+
+def _named(link: re.Match[str]) -> tuple[str, str]:
+    return link[2].replace("/", "."), link[1]
+
+
+def _is_public(module: str, name: str) -> bool:
+    """Whether a name, or the class that it belongs to, is documented as one of the package."""
+    head = name.partition(".")[0]
+    return head in actor_mimic.__all__ and getattr(actor_mimic, head).__module__ == module
 
 
 class LinkedCode(SphinxDirective):
