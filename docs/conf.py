@@ -26,7 +26,6 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 default_role = "py:obj"
-smartquotes = False  # they make one dash of --option
 autodoc_member_order = "bysource"
 autodoc_class_signature = "mixed"
 maximum_signature_line_length = 72

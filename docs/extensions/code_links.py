@@ -35,8 +35,8 @@ def relink(text: str, page: Path) -> str:
         return found[1] if (page.parent / found[2]).is_dir() else found[0]
 
     def to_docstring(found: re.Match[str]) -> str:
-        name, module = found[1], found[2].replace("/", ".")
-        home = "actor_mimic" if _is_public(module, name) else module
+        module, name = _named(found)
+        home = actor_mimic.__name__ if _is_public(module, name) else module
         return f"{{py:linked}}`{name} <{home}.{name}>`"
 
     text = _TO_CODE.sub(to_docstring, text)
@@ -45,14 +45,18 @@ def relink(text: str, page: Path) -> str:
 
 def linked_names(text: str) -> list[tuple[str, str]]:
     """Modules and names that a page links to, without those of public classes and functions."""
-    found = {(m[2].replace("/", "."), m[1]) for m in _TO_CODE.finditer(text)}
+    found = {_named(link) for link in _TO_CODE.finditer(text)}
     return sorted(pair for pair in found if not _is_public(*pair))
 
 
+def _named(link: re.Match[str]) -> tuple[str, str]:
+    return link[2].replace("/", "."), link[1]
+
+
 def _is_public(module: str, name: str) -> bool:
-    """Whether it is documented under a name of the package itself, or within something that is."""
-    outer = name.partition(".")[0]
-    return outer in actor_mimic.__all__ and getattr(actor_mimic, outer).__module__ == module
+    """Whether a name, or the class that it belongs to, is documented as one of the package."""
+    head = name.partition(".")[0]
+    return head in actor_mimic.__all__ and getattr(actor_mimic, head).__module__ == module
 
 
 class LinkedCode(SphinxDirective):

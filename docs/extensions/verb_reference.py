@@ -90,13 +90,13 @@ class Verbs(SphinxDirective):
 def _page(verb: str, told: VerbHelp) -> list[str]:
     """One verb in MyST."""
     fence = "`````"
-    text = [line for line in told.text if line.strip() != "For example:"]
-    prose = [line for line in text if not line.startswith("  ")]
-    examples = [line.strip() for line in text if line.startswith("  ")]
+    prose = [line for line in told.text if not line.startswith("  ") and line != "For example:"]
+    examples = [line.strip() for line in told.text if line.startswith("  ")]
     page = [*prose, "", f"{fence}sh", *examples, fence, ""]
     page += [f"{fence}{{program}} actor-mimic {verb}", fence]
     for option in told.options:
-        page += [f"{fence}{{option}} {option.name}", "", *option.text, fence, ""]
+        text = [re.sub(r"(?<!\S)--[a-z-]+", r"`\g<0>`", line) for line in option.text]
+        page += [f"{fence}{{option}} {option.name}", "", *text, fence, ""]
     return page
 
 

@@ -33,7 +33,7 @@ from markdown_it import MarkdownIt
 
 import actor_mimic.envs.atari
 from actor_mimic import cli, compute
-from actor_mimic.config import DistillConfig, EvaluateConfig, ExpertConfig
+from actor_mimic.config import DistillConfig, EvaluateConfig, ExpertConfig, MultitaskDQNConfig
 from actor_mimic.learner_config import PQNConfig
 from actor_mimic.recipes import load, run
 from actor_mimic.stages import launch
@@ -46,7 +46,7 @@ EXAMPLES = {
     "add_a_gymnasium_task.py": ["--steps=64"],
     "use_a_student.py": ["--steps=64"],
 }
-STAGES = ("run_expert", "run_distill", "run_transfer", "run_evaluate")
+STAGES = ("run_expert", "run_distill", "run_multitask_dqn", "run_transfer", "run_evaluate")
 GAME_FRAMES = 100  # after which an Atari game ends
 
 
@@ -109,7 +109,8 @@ def small(config, *, measured: bool = False):
     else:
         tiny["update_every_steps"] = 16
     learner = dataclasses.replace(config.learner, num_envs=2, **tiny)
-    return dataclasses.replace(config, **parts, learner=learner, total_steps=64)
+    budget = "steps_per_task" if isinstance(config, MultitaskDQNConfig) else "total_steps"
+    return dataclasses.replace(config, **parts, learner=learner, **{budget: 64})
 
 
 class Runner:
