@@ -83,6 +83,8 @@ def tiles(
     run = next((run for run in collection.runs if run.kind == "distill"), None)
     if run is not None:
         found += _size_tile(collection, run) + _likeness_tile(run)
+    elif len(collection.runs) == 1:
+        return _score_tiles(collection.runs[0])
     return found + _transfer_tile(collection, contests)
 
 
@@ -255,6 +257,20 @@ def commands(collection: Collection) -> list[str]:
     if collection.command:
         return [collection.command]
     return list(dict.fromkeys(run.command for run in collection.runs if run.command))
+
+
+def _score_tiles(run: Run) -> list[Tile]:
+    """The final scores of a run that stands alone."""
+    found = []
+    for task, score in list(run.scores.items())[:4]:
+        human = score.human_normalised
+        notes = [
+            "" if score.ci95 is None else f"95 % interval {_range(score.ci95, 'number')}",
+            "" if human is None else f"{show_share(human)} of the published human",
+        ]
+        text = f"points on {task}"
+        found.append(Tile(show_number(score.mean), text, "; ".join(note for note in notes if note)))
+    return found
 
 
 def _size_tile(collection: Collection, run: Run) -> list[Tile]:

@@ -9,6 +9,7 @@ page's policy forbids them, and no text is read as TeX.
 import hashlib
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -143,7 +144,12 @@ def inline_svg(figure: "Figure", name: str) -> str:
     # Names of clip paths and markers must differ between the figures of one page.
     salt = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:8]
     written = io.StringIO()
-    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": salt}):
+    with (
+        matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": salt}),
+        warnings.catch_warnings(),
+    ):
+        # The letters are drawn by the reader's fonts, not by those that Matplotlib measures with.
+        warnings.filterwarnings("ignore", message="Glyph")
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         FigureCanvasSVG(figure).print_svg(written, metadata=nothing)
     root = ElementTree.fromstring(written.getvalue())
