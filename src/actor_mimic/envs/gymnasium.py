@@ -206,7 +206,9 @@ class GymnasiumEnvs:
 
     def _make(self, env: int) -> gymnasium.Env[Any, Any]:
         # Only where it is asked for: an environment that cannot draw need not know of it.
-        draws = {"render_mode": RENDER_MODE} if self._with_picture and env == 0 else {}
+        draws: dict[str, Any] = (
+            {"render_mode": RENDER_MODE} if self._with_picture and env == 0 else {}
+        )
         made = gymnasium.make(
             self.task.removeprefix(TASK_PREFIX),
             disable_env_checker=True,  # it raises what we could not tell from a failure
