@@ -12,8 +12,8 @@ What is run, and how:
 * A block marked ``python`` is run, in the same directory, a loop over a ``range`` three times. One
   that begins with ``# NAME.py`` is that file; a block marked ``toml`` that has a ``name`` is
   NAME.toml.
-* Behind ``<!-- not run: REASON -->`` what a block calls of ``actor-mimic`` is read, options too, and
-  nothing is run.
+* Behind ``<!-- not run: REASON -->`` what a block calls of ``actor-mimic`` is read, options too,
+  and nothing is run.
 """
 
 import dataclasses
