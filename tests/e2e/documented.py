@@ -7,11 +7,13 @@ What is run, and how:
   ``--episodes`` to two.
 * ``make TARGET``: the target must be there; those of its lines that call ``actor-mimic`` are run.
 * ``pip install 'actor-mimic[EXTRA]'``: the extra must be there. ``python examples/NAME.py`` is run.
-  ``. .venv/bin/activate`` is what ``make`` has made. Any other command is an error.
+  ``python -m benchmarks.NAME`` must be there. ``. .venv/bin/activate`` is what ``make`` has made.
+  Any other command is an error.
 * A block marked ``python`` is run, in the same directory, a loop over a ``range`` three times. One
   that begins with ``# NAME.py`` is that file; a block marked ``toml`` that has a ``name`` is
   NAME.toml.
-* Behind ``<!-- not run: REASON -->`` the commands of a block are read, options too, and not run.
+* Behind ``<!-- not run: REASON -->`` what a block calls of ``actor-mimic`` is read, options too,
+  and nothing is run.
 """
 
 import dataclasses
@@ -180,12 +182,16 @@ class Runner:
             case ["python", script, *arguments] if script.startswith("examples/"):
                 self.example(script.removeprefix("examples/"), *arguments)
             case ["pip", "install", what]:
-                extra = re.fullmatch(r"actor-mimic\[(\w+)\]", what)
-                assert extra, what
-                assert extra[1] in _extras()
+                extras = re.fullmatch(r"actor-mimic\[([\w,]+)\]", what)
+                assert extras, what
+                assert _extras().issuperset(extras[1].split(","))
+            case ["python" | ".venv/bin/python", "-m", module, *_]:
+                place = ROOT / module.replace(".", "/")
+                assert module.startswith("benchmarks")
+                assert place.is_dir() or place.with_suffix(".py").is_file()
             case [".", ".venv/bin/activate"]:
                 pass
-            case _:
+            case _ if run:
                 raise AssertionError("a command that the tests do not know")
 
     def _actor_mimic(self, arguments: list[str], run: bool) -> None:
