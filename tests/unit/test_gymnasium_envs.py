@@ -290,6 +290,10 @@ class Drawn(Scripted):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
     drawn = np.zeros((2, 3, 3), dtype=np.uint8)
 
+    def __init__(self, render_mode=None, **settings):
+        super().__init__(**settings)
+        self.render_mode = render_mode
+
     def render(self):
         return self.drawn
 

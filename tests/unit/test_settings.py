@@ -39,7 +39,7 @@ def test_the_environment_chooses_a_preset_and_leaves_other_stages_alone():
 
     _, found = read("distill", environ={"ACTOR_MIMIC_ALGORITHM": "dqn"} | environ, preset="paper")
     assert found["temperature"] == (0.5, "ACTOR_MIMIC_TEMPERATURE")
-    assert found["tasks"] == (["pong"], "TASK=CHECKPOINT")
+    assert found["tasks"] == (["pong"], "the tasks as arguments")
 
 
 def test_a_budget_over_all_tasks_is_named_by_its_option():

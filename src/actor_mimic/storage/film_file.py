@@ -100,10 +100,12 @@ class FilmFile:
                 # Ctrl-C is for us alone: we may want to finish the film.
                 start_new_session=True,
             )
-        except OSError as error:
+        except BaseException as error:  # a signal, too, leaves no trace
             self._complaints.close()
             self._temporary.unlink(missing_ok=True)
-            raise CannotCreateError(f"cannot write {self._path}: {error}") from error
+            if isinstance(error, OSError):
+                raise CannotCreateError(f"cannot write {self._path}: {error}") from error
+            raise
         return self
 
     def write(self, picture: UInt8[np.ndarray, "height width 3"]) -> None:
