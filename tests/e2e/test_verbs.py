@@ -317,7 +317,7 @@ OPTIONS = {
     "evaluate": "tasks episodes protocol epsilon seed device json",
     "play": "video task protocol epsilon seed max-steps",
     "show": "json",
-    "report": "",
+    "report": "allow-missing",
     "zoo": "add episodes device threads json",
     "games": "json",
     "doctor": "json",

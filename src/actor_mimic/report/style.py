@@ -180,9 +180,8 @@ def _clean(source: ElementTree.Element, used: set[str], salt: str) -> ElementTre
 
 
 def _attributes(source: ElementTree.Element) -> dict[str, str]:
-    found = {
-        name: " ".join(source.attrib[name].split()) for name in _ATTRIBUTES if name in source.attrib
-    }
+    kept = source.attrib.items()
+    found = {name: " ".join(value.split()) for name, value in kept if name in _ATTRIBUTES}
     if found.get("transform", "").startswith("rotate(-0 "):
         del found["transform"]
     return found
