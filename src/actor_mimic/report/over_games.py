@@ -91,7 +91,7 @@ def over_games(rows: Sequence[ScoreRow], allow_missing: Iterable[str] = ()) -> l
     """
     rows = [row for row in rows if row.of_student and row.seed != OVER_SEEDS]
     tasks = list(dict.fromkeys(row.task for row in rows))
-    allowed = frozenset(allow_missing)
+    allowed = tuple(allow_missing)
     for task in allowed:
         if task not in tasks:
             raise UsageError(
@@ -112,7 +112,7 @@ def _over_games(
     who: str,
     scale: str,
     cell_of: Callable[[ScoreRow, np.random.Generator], _Cell | None],
-    allowed: frozenset[str],
+    allowed: Sequence[str],
 ) -> OverGames:
     rng = np.random.default_rng(0)
     tasks, seeds = (list(dict.fromkeys(names)) for names in zip(*map(_place, rows), strict=True))
@@ -122,7 +122,7 @@ def _over_games(
     missing = [t for t in tasks if any(cells.get((t, seed)) is None for seed in seeds)]
     counted = [task for task in tasks if task not in missing]
     estimates = {}
-    if counted and allowed.issuperset(missing):
+    if counted and set(allowed).issuperset(missing):
         matrix = [[cells[task, seed] for task in counted] for seed in seeds]
         estimates = {
             name: _estimate([[c for c in row if c is not None] for row in matrix], statistic)
