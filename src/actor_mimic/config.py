@@ -32,6 +32,9 @@ class NetworkConfig:
     norm: str = "all"
 
 
+NETWORK_SETTINGS = tuple(entry.name for entry in dataclasses.fields(NetworkConfig))
+
+
 @dataclass(frozen=True)
 class ScheduleConfig:
     """When a learning stage records, evaluates and saves."""
