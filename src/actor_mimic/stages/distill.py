@@ -103,6 +103,7 @@ class DistillState:
         self.recent = self._games.recent
         self.replay_bytes = self._games.replay_bytes
         self._actor_rngs = [numpy_generator(config.seed, task, "actor") for task in config.tasks]
+        self._samples_per_step = config.samples_per_step or default_samples_per_step(envs)
         self._samples_due = 0.0
 
     @property
@@ -262,7 +263,7 @@ class DistillState:
         config = self.config
         if self._games.steps_of_each < config.learning_starts_steps:
             return {}
-        self._samples_due += config.samples_per_step * self._rollout.num_envs
+        self._samples_due += self._samples_per_step * self._rollout.num_envs
         batch = config.batch_size_per_task * len(config.tasks)
         updates: list[dict[str, Tensor]] = []
         while self._samples_due >= batch:
@@ -275,6 +276,11 @@ class DistillState:
         if len(updates) < 2:
             return updates[0] if updates else {}
         return {name: torch.stack([m[name] for m in updates]).mean() for name in updates[0]}
+
+
+def default_samples_per_step(envs: Sequence[VectorEnv]) -> float:
+    """How often each step is trained on, where the configuration leaves it open."""
+    return 2.0 if any(len(env.frame_shape) > 1 for env in envs) else 4.0
 
 
 def _objective(config: DistillConfig, teachers: Sequence[Teacher]) -> Objective:
