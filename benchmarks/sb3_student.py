@@ -189,6 +189,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--output", type=Path, help="write everything to this file, as JSON")
     options = parser.parse_args(arguments)
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         found = measure(options.agents, options.episodes, Path(scratch))
     print(f"{'mean of ' + str(options.episodes) + ' games':20}", end="")

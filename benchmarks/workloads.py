@@ -135,7 +135,7 @@ def batch_size(config: Config) -> int:
 def samples_per_step(config: Config) -> float:
     """Examples trained for every step of an environment."""
     if isinstance(config, DistillConfig):
-        return config.samples_per_step
+        return config.samples_per_step or 2.0  # of games; what the stage takes where it is open
     learner = config.learner
     if isinstance(learner, PQNConfig):
         return learner.epochs

@@ -32,6 +32,9 @@ class NetworkConfig:
     norm: str = "all"
 
 
+NETWORK_SETTINGS = tuple(entry.name for entry in dataclasses.fields(NetworkConfig))
+
+
 @dataclass(frozen=True)
 class ScheduleConfig:
     """When a learning stage records, evaluates and saves."""
@@ -97,7 +100,7 @@ class DistillConfig:
     epsilon: float = 0.1
     replay_capacity_steps: int = 100_000  # per task
     learning_starts_steps: int = 2_000  # per task
-    samples_per_step: float = 2.0
+    samples_per_step: float = 0.0  # 0: 2 of images, 4 of vectors, which cost less than playing
     batch_size_per_task: int = 64
     optimizer: str = "adam"  # or "authors_adam"
     learning_rate: float = 5e-4
@@ -218,6 +221,7 @@ _FRACTIONS = (
 
 # A count of zero is meant in these; everywhere else it can only be a mistake.
 _MAY_BE_ZERO = {
+    "samples_per_step",
     "seed",
     "learning_starts_steps",
     "feature_weight",

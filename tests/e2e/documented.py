@@ -18,11 +18,9 @@ What is run, and how:
 
 import dataclasses
 import inspect
-import os
 import re
 import runpy
 import shlex
-import signal
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -30,7 +28,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 from markdown_it import MarkdownIt
 
 import actor_mimic.envs.atari
@@ -207,15 +204,6 @@ class Runner:
                 cli.main(arguments)
         assert left.value.code == 0, f"exit code {left.value.code}"
         self.done += 1
-
-
-def restore_process() -> None:
-    """Takes back what a verb sets for its process and the tests share."""
-    torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-        signal.signal(number, default)
-    os.environ.pop("OMP_WAIT_POLICY", None)
 
 
 def _on_small(stage):

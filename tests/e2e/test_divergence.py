@@ -1,8 +1,6 @@
 """What cannot work: refused before it starts, or stopped before it spoils what there is."""
 
-import io
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,9 +8,9 @@ from pathlib import Path
 
 import gymnasium
 import pytest
+from in_process import verb
 from safetensors.torch import load_file
 
-from actor_mimic.cli import main
 from actor_mimic.storage.checkpoint import find_checkpoints, resolve_checkpoint
 
 TASK = "gym:CartPole-v1"
@@ -66,29 +64,17 @@ gymnasium.register("Exploding-v0", Exploding, disable_env_checker=True)
 """
 
 
-class StandardError(io.StringIO):
-    # What every open file has, and neither StringIO nor what pytest puts in its place.
-    mode = "w"
-    name = "<stderr>"
-
-
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Runs a verb in this process; checks its exit code and gives what it said."""
     monkeypatch.chdir(tmp_path)
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
 
     def call(*arguments: str, expect: int = 0) -> str:
-        monkeypatch.setattr(sys, "stderr", StandardError())
-        with pytest.raises(SystemExit) as left:
-            main(list(arguments))
-        said = sys.stderr.getvalue()
-        assert left.value.code == expect, said
+        left, said = verb(*arguments)
+        assert left == expect, said
         return said
 
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return call
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import gymnasium
 import pytest
-from documented import EXAMPLES, ROOT, Runner, blocks, commands, restore_process
+from documented import EXAMPLES, ROOT, Runner, blocks, commands
+from in_process import restore_process
 
 from actor_mimic.config import build_config
 from actor_mimic.recipes.load import load_recipe

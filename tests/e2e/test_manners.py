@@ -371,6 +371,74 @@ def test_settings_say_where_they_are_from(
     assert not (run.parent / "other").exists()
 
 
+RECIPE = f"""name = "mine"
+scale = 0.5
+[defaults.expert]
+total_steps = 1000
+num_envs = 8
+preset = "nature"
+
+[[stage]]
+name = "expert"
+kind = "expert"
+task = "{TASK}"
+num_envs = 4
+
+[[stage]]
+name = "student"
+kind = "distill"
+teachers = {{ "{TASK}" = "expert@best" }}
+
+[[stage]]
+name = "again"
+kind = "transfer"
+task = "{TASK}"
+parent = "expert"
+
+[[stage]]
+name = "play"
+kind = "evaluate"
+checkpoint = "student"
+episodes = 3
+"""
+
+
+def test_settings_of_a_recipe_say_where_they_are_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(RECIPE)
+
+    assert in_process("run", "mine.toml", "--print-config", "--json") == 0
+    stages = json.loads(capsys.readouterr().out)["stages"]
+    expert, student, again, play = (
+        {name: (entry["value"], entry["from"]) for name, entry in stage["settings"].items()}
+        for stage in stages
+    )
+    assert expert["task"] == (TASK, "mine.toml:11")
+    assert expert["total_steps"] == (500, "mine.toml:4 x scale 0.5")
+    assert expert["num_envs"] == (4, "mine.toml:12")
+    assert expert["batch_size"] == (32, "preset nature")
+    assert expert["double"] == (False, "preset nature")
+    assert expert["record_every_steps"] == (2000, "default")
+    assert student["tasks"] == ([TASK], "mine.toml:17")
+    assert student["steps_per_task"] == (50_000, "default x scale 0.5")
+    assert student["width"] == (0.5, "default")
+    assert stages[1]["parents"] == {TASK: "expert@best"}
+    # Its parent decides them.
+    assert not {"network", "width", "norm", "seed"} & again.keys()
+    assert play == {
+        "tasks": ([], "default"),
+        "episodes": (3, "mine.toml:29"),
+        "protocol": ("paper", "default"),
+    }
+    assert in_process("run", "mine.toml", "--print-config") == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^num_envs = 4 +# mine\.toml:12$", told, re.MULTILINE)
+    assert "# again (transfer), seeds 0\n# parent: expert\n" in told.replace("#   ", "# ")
+    assert not Path("runs").exists()
+
+
 def test_the_environment_has_no_unknown_settings(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,13 +1,16 @@
-"""The report of a made-up run of eight games, opened by a real browser."""
+"""Reports opened by a real browser: a made-up run of eight games, and what `make demo` gave."""
 
 import shutil
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from actor_mimic.report.page import write_report
 from tests.made_up_run import make_run
 
+DEMO = Path(__file__).parents[2] / "results" / "demo" / "report.html"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CONTRAST = """() => {
   const channel = (value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
@@ -62,14 +65,32 @@ PLAY = """async (film) => {
 }"""
 
 
+@dataclass(frozen=True)
+class Expected:
+    """A report, and what it must show."""
+
+    path: Path
+    figures: int
+    films: int
+
+
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
+def made_up(tmp_path_factory):
     run = make_run(tmp_path_factory.mktemp("report"))
     begun = time.monotonic()
     path = write_report(run)
     assert time.monotonic() - begun < 60
     assert path.stat().st_size < 15_000_000
-    return path
+    # Three figures of scores, two of one transfer, eight students, eight experts, two of agreement;
+    # films of all games at once, of eight beside their experts, of two arms.
+    return Expected(path, figures=23, films=11)
+
+
+@pytest.fixture(scope="module", params=["made-up run", "demo"])
+def report(request):
+    if request.param == "demo":
+        return Expected(DEMO, figures=0, films=0)
+    return request.getfixturevalue("made_up")
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +116,7 @@ def opened(browser, report, request):
     page.on("console", lambda message: page.complaints.append(message.text))
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
     page.on("request", lambda asked: page.requests.append(asked.url))
-    page.goto(report.as_uri())
+    page.goto(report.path.as_uri())
     yield page
     context.close()
 
@@ -110,8 +131,7 @@ def test_it_looks_as_it_should(opened, report):
     drawn = opened.evaluate(DRAWN)
 
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
-    # Three of scores, two of one transfer, eight students, eight experts, two of agreement.
-    assert drawn == [True] * 23
+    assert drawn == [True] * report.figures
     assert opened.evaluate(CUT_OFF) == []
     assert opened.evaluate(CONTRAST) == []
     opened.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
@@ -119,15 +139,14 @@ def test_it_looks_as_it_should(opened, report):
     assert opened.evaluate(CONTRAST) == []
     assert opened.complaints == []
     films = "data:video/mp4;base64,"
-    assert [u for u in opened.requests if not u.startswith(films)] == [report.as_uri()]
+    assert [u for u in opened.requests if not u.startswith(films)] == [report.path.as_uri()]
 
 
 @pytest.mark.timeout(300)
-def test_every_film_plays(opened):
+def test_every_film_plays(opened, report):
     films = opened.query_selector_all("video")
 
-    # All games at once, eight beside their experts, two arms.
-    assert len(films) == 11
+    assert len(films) == report.films
     for film in films:
         assert film.evaluate(PLAY) == [True, True, None]
     assert opened.complaints == []
@@ -159,7 +178,7 @@ def test_the_table_is_sorted_by_keyboard(opened):
 def test_somebody_who_wants_no_motion_gets_none(browser, report):
     context = browser.new_context(reduced_motion="reduce")
     page = context.new_page()
-    page.goto(report.as_uri())
+    page.goto(report.path.as_uri())
     page.locator("video").first.scroll_into_view_if_needed()
     page.wait_for_timeout(300)
 

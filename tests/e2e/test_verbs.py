@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from in_process import verb
 from safetensors.torch import load_file
 
 TASK = "gym:CartPole-v1"
@@ -220,6 +222,23 @@ def test_show_tells_the_scores_that_were_measured(runs: Path) -> None:
     assert "stderr" in text
 
 
+@pytest.mark.parametrize("damage", [{"mean": "high"}, {"ci95": [1.0]}, {"stderr": {}}])
+def test_kept_scores_that_are_none_are_named_and_not_shown(
+    damage: dict, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(runs / "student", tmp_path / "student")
+    (path,) = (tmp_path / "student" / "evaluations").glob("*.json")
+    kept = json.loads(path.read_text())
+    kept["tasks"][TASK] |= damage
+    path.write_text(json.dumps(kept))
+
+    left, told = verb("show", str(tmp_path / "student"), "--json")
+
+    assert left == 0, told
+    assert json.loads(capsys.readouterr().out)["scores"] == []
+    assert "is not shown" in told
+
+
 def test_doctor_and_games(runs: Path) -> None:
     assert json.loads(call("doctor", "--json", cwd=runs).stdout)["atari_roms"] > 100
     assert json.loads(call("games", "--json", cwd=runs).stdout)["pong"] == [-20.7, 14.6]
@@ -276,11 +295,15 @@ def test_doctor_and_games(runs: Path) -> None:
         (["evaluate", "random", "--tasks", TASK, "--films"], 2, "--films"),
     ],
 )
-def test_bad_input_is_named(arguments: list[str], code: int, said: str, runs: Path) -> None:
-    result = call(*arguments, cwd=runs, expect=code)
+def test_bad_input_is_named(
+    arguments: list[str], code: int, said: str, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs)
+    left, told = verb(*arguments)
 
-    assert said in result.stderr
-    assert "Traceback" not in result.stderr
+    assert left == code, told
+    assert said in told
+    assert "Traceback" not in told
 
 
 def test_a_damaged_checkpoint_is_refused(runs: Path, tmp_path: Path) -> None:

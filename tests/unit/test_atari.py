@@ -290,8 +290,10 @@ def test_every_setting_is_passed_to_the_library(settings):
 
 
 @pytest.mark.parametrize(("name", "sticky", "noop_max"), [("paper", 0.0, 31), ("sticky", 0.25, 1)])
-def test_make_envs_follows_the_protocol(settings, name, sticky, noop_max):
-    envs = make_envs("pong", num_envs=2, run_seed=0, protocol=PROTOCOLS[name], num_threads=2)
+@pytest.mark.parametrize("by_name", [True, False])
+def test_make_envs_follows_the_protocol(settings, name, sticky, noop_max, by_name):
+    protocol = name if by_name else PROTOCOLS[name]
+    envs = make_envs("pong", num_envs=2, run_seed=0, protocol=protocol, num_threads=2)
     (call,) = settings.calls
 
     assert (envs.task, envs.num_envs, envs.frame_shape) == ("pong", 2, (84, 84))

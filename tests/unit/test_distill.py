@@ -16,7 +16,7 @@ from actor_mimic.learners.mimic import MimicLearner
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.protocols import PROTOCOLS
-from actor_mimic.stages.distill import DistillState
+from actor_mimic.stages.distill import DistillState, default_samples_per_step
 from actor_mimic.teachers.teacher import Teacher
 
 CARTPOLE = "gym:CartPole-v1"
@@ -100,6 +100,18 @@ def test_memory_without_features_is_smaller_by_just_them() -> None:
         with started(config(feature_weight=weight), taught) as state:
             sizes.append(state.replay_bytes)
     assert sizes[1] - sizes[0] == 400 * taught.num_features * 2
+
+
+def test_steps_of_vectors_are_trained_on_more_often_than_images() -> None:
+    with started(config(samples_per_step=0.0)) as state:
+        updates = []
+        for _ in range(5):
+            state.advance()
+            updates.append(state.updates)
+    assert updates == [0, 0, 0, 2, 4]  # 4 x 4 samples are two batches
+    env = make_envs("pong", num_envs=1, run_seed=0)
+    assert default_samples_per_step([env]) == 2.0
+    env.close()
 
 
 def test_the_metrics_of_several_updates_are_their_means(monkeypatch: pytest.MonkeyPatch) -> None:

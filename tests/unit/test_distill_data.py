@@ -152,6 +152,14 @@ def test_a_mixture_gives_the_teacher_its_share_in_every_environment():
     assert shares.mean(axis=0) == pytest.approx(np.full(16, expected.mean()), abs=0.11)
 
 
+def test_values_cannot_be_learnt_from_a_policy():
+    with (
+        pytest.raises(ConfigError, match=f"mse teaches values, and the teacher of {CART}"),
+        started(config(CART, objective="mse"), scores_are_logits=True),
+    ):
+        pass
+
+
 def test_teachers_of_logits_have_a_temperature_of_their_own():
     made = config(CART, temperature=0.02, logit_temperature=1.5)
     with started(made) as state:

@@ -64,6 +64,11 @@ class Script:
         self.stop_at = stop_at
         self.stop_in_evaluation_at = -1
         self.evaluated: list[int] = []
+        self.went_on_from: list[str] = []
+
+    def notice(self, text: str) -> None:
+        assert text.startswith("going on from step "), text
+        self.went_on_from.append(text.split()[4])
 
     def evaluate(self) -> Evaluation:
         if self.state.steps == self.stop_in_evaluation_at:
@@ -89,7 +94,7 @@ class Script:
             },
             evaluate=self.evaluate,
             stop=self.stop,
-            warn=pytest.fail,
+            notice=self.notice,
         )
         return session.run()
 
@@ -175,6 +180,7 @@ def test_a_stop_waits_for_one_advance_only(run):
     again = Script()
     list(again.run(run, record_every_steps=1_000, checkpoint_every_steps=1_000))
     assert not again.state.started
+    assert (script.went_on_from, again.went_on_from) == ([], ["50:"])
     assert steps_of(run, "train") == [50, 100]
 
 

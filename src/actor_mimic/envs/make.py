@@ -11,7 +11,7 @@ def make_envs(
     *,
     num_envs: int,
     run_seed: int,
-    protocol: Protocol,
+    protocol: Protocol | str = "paper",
     num_threads: int = 1,
     with_picture: bool = False,
 ) -> VectorEnv:
@@ -21,14 +21,17 @@ def make_envs(
         task: an Atari ROM name (``pong``), or ``gym:`` and a Gymnasium id.
         num_envs: how many.
         run_seed: every episode's seed derives from it.
-        protocol: sticky actions and no-op starts on Atari; other tasks have neither.
+        protocol: ``paper``, ``sticky`` or a `Protocol`: sticky actions and no-op starts on Atari;
+            other tasks have neither.
         num_threads: C++ threads of the emulators; other tasks run in the caller's thread.
         with_picture: make `VectorEnv.picture` available.
 
     Raises:
-        UsageError: if there is no such task, or its spaces are not supported.
+        UsageError: if there is no such task or protocol, or its spaces are not supported.
         UnavailableError: if it is an Atari game and ale-py is not installed.
     """
+    if isinstance(protocol, str):
+        protocol = protocol_named(protocol)
     if task.startswith(TASK_PREFIX):
         return GymnasiumEnvs(task, num_envs=num_envs, run_seed=run_seed, with_picture=with_picture)
     return AtariEnvs(
@@ -48,7 +51,7 @@ def describe_task(task: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
     Raises:
         UsageError, UnavailableError: as `make_envs`.
     """
-    env = make_envs(task, num_envs=1, run_seed=0, protocol=protocol_named("paper"))
+    env = make_envs(task, num_envs=1, run_seed=0)
     try:
         stacked = len(env.frame_shape) > 1
         shape = (env.stack_size, *env.frame_shape) if stacked else env.frame_shape

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from actor_mimic.config import (
+    NETWORK_SETTINGS,
     Config,
-    DistillConfig,
     EvaluateConfig,
-    MultitaskDQNConfig,
-    NetworkConfig,
     build_config,
 )
 from actor_mimic.errors import ActorMimicError, ConfigError, UsageError, did_you_mean
+from actor_mimic.presets import preset_name, presets_of
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.recipes.lines import Lines
 from actor_mimic.recipes.recipe import (
@@ -34,7 +33,12 @@ KINDS = ("expert", "distill", "multitask-dqn", "transfer", "evaluate")
 TOP_KEYS = ("name", "description", "seeds", "scale", "films", "defaults", "stage")
 STAGE_KEYS = ("name", "kind", "seeds")
 PARENT_KEYS = {"distill": "teachers", "transfer": "parent", "evaluate": "checkpoint"}
-NETWORK_SETTINGS = tuple(entry.name for entry in dataclasses.fields(NetworkConfig))
+BUDGETS = {
+    "expert": "total_steps",
+    "distill": "steps_per_task",
+    "multitask-dqn": "steps_per_task",
+    "transfer": "total_steps",
+}
 EVALUATE_KEYS = ("tasks", "episodes", "protocol")
 
 
@@ -110,7 +114,11 @@ class RecipeReader:
         )
         reserved = {*STAGE_KEYS, PARENT_KEYS.get(kind, "")}
         own = {key: value for key, value in table.items() if key not in reserved}
-        stage = dataclasses.replace(stage, config=self._config(where, stage, own, defaults[kind]))
+        stage = dataclasses.replace(
+            stage,
+            config=self._config(where, stage, own, defaults[kind]),
+            sources=self._sources(where, stage, own, defaults[kind]),
+        )
         self._check_tasks(where, stage)
         self._check_seeds(where, stage)
         return stage
@@ -137,6 +145,23 @@ class RecipeReader:
                 hint = did_you_mean((mine or named)[0], (*STAGE_KEYS, *PARENT_KEYS.values()))
             self._fail(table, mine or named, f"stage {stage.name!r}: {error}{hint}")
 
+    def _sources(
+        self, where: str, stage: Stage, own: Mapping[str, Any], defaults: Mapping[str, Any]
+    ) -> dict[str, str]:
+        """Where the settings came from that are not their defaults."""
+        preset = None
+        if stage.kind != "evaluate":
+            preset = preset_name(stage.kind, {**defaults, **own})
+        found = dict.fromkeys(presets_of(stage.kind)[preset] if preset else (), f"preset {preset}")
+        found |= {name: self._place(f"defaults.{stage.kind}", [name]) for name in defaults}
+        found |= {name: self._place(where, [name]) for name in own}
+        if stage.teachers:
+            found["tasks"] = self._place(where, ["teachers"])
+        if self._scale != 1.0 and stage.kind in BUDGETS:
+            budget = BUDGETS[stage.kind]
+            found[budget] = f"{found.get(budget, 'default')} x scale {self._scale:g}"
+        return found
+
     def _build(self, stage: Stage, values: dict[str, Any]) -> Config | EvaluateConfig:
         if "seed" in values:
             raise ConfigError("seed is not a setting of a stage; write seeds = [...]")
@@ -156,14 +181,11 @@ class RecipeReader:
             config = build_config(stage.kind, values)
         if config.protocol not in PROTOCOLS:
             raise ConfigError(_unknown_protocol(config.protocol))
-        return self._scaled(config)
+        return self._scaled(config, BUDGETS[stage.kind])
 
-    def _scaled(self, config: Config) -> Config:
-        if isinstance(config, DistillConfig | MultitaskDQNConfig):
-            steps = max(1, round(config.steps_per_task * self._scale))
-            return dataclasses.replace(config, steps_per_task=steps)
-        steps = max(1, round(config.total_steps * self._scale))
-        return dataclasses.replace(config, total_steps=steps)
+    def _scaled(self, config: Config, budget: str) -> Config:
+        steps = max(1, round(getattr(config, budget) * self._scale))
+        return dataclasses.replace(config, **{budget: steps})
 
     def _teachers(self, where: str, name: str, table: Mapping[str, Any]) -> dict[str, Parent]:
         teachers = table.get("teachers")
@@ -333,9 +355,11 @@ class RecipeReader:
                 )
 
     def _fail(self, where: str, keys: Iterable[str], message: str) -> NoReturn:
+        raise ConfigError(f"{self._place(where, keys)}: {message}") from None
+
+    def _place(self, where: str, keys: Iterable[str]) -> str:
         line = self._lines.find(where, list(keys))
-        place = self._source if line is None else f"{self._source}:{line}"
-        raise ConfigError(f"{place}: {message}") from None
+        return self._source if line is None else f"{self._source}:{line}"
 
 
 def _check_network(stage: Stage, own: Iterable[str]) -> None:

@@ -40,6 +40,8 @@ class Stage:
         config: for any of the seeds; see `for_seed`.
         teachers: of a distillation, by task.
         parent: of a transfer or an evaluation; None is random initialisation, random play.
+        sources: by name, where each setting came from: a line of the recipe
+            or a preset; what is not here has its default.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Stage:
     config: Config | EvaluateConfig
     teachers: Mapping[str, Parent] = field(default_factory=dict)
     parent: Parent | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def for_seed(self, seed: int) -> Config | EvaluateConfig:
         """The configuration of one repetition."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from actor_mimic.compute import Compute
 from actor_mimic.config import DistillConfig
 from actor_mimic.envs.vector_step import VectorEnv
-from actor_mimic.errors import DataError
+from actor_mimic.errors import ConfigError, DataError
 from actor_mimic.learners.mimic import MimicLearner, Objective, TaskBatch
 from actor_mimic.learners.optimizers import AuthorsAdam
 from actor_mimic.networks.q_network import Output
@@ -51,7 +51,7 @@ class DistillState:
 
     Raises:
         ConfigError: if images of different shapes, or images and vectors, are to share a student,
-            or the replays do not fit.
+            the replays do not fit, or values are to be learnt from a teacher that has none.
         DataError: if a teacher's actions are not its task's.
     """
 
@@ -63,7 +63,7 @@ class DistillState:
         self._device = compute.device
         self.teachers = list(teachers)
         envs = make_all_envs(config, config.envs_per_task, compute)
-        _check_teachers(teachers, envs)
+        _check_teachers(config, teachers, envs)
         self.network = fresh_student(config, envs, scores_are_logits=config.objective != "mse")
         assert [teacher.task for teacher in teachers] == list(self.network.action_maps)
         self._regressors = nn.ModuleList(
@@ -103,6 +103,7 @@ class DistillState:
         self.recent = self._games.recent
         self.replay_bytes = self._games.replay_bytes
         self._actor_rngs = [numpy_generator(config.seed, task, "actor") for task in config.tasks]
+        self._samples_per_step = config.samples_per_step or default_samples_per_step(envs)
         self._samples_due = 0.0
 
     @property
@@ -262,7 +263,7 @@ class DistillState:
         config = self.config
         if self._games.steps_of_each < config.learning_starts_steps:
             return {}
-        self._samples_due += config.samples_per_step * self._rollout.num_envs
+        self._samples_due += self._samples_per_step * self._rollout.num_envs
         batch = config.batch_size_per_task * len(config.tasks)
         updates: list[dict[str, Tensor]] = []
         while self._samples_due >= batch:
@@ -275,6 +276,11 @@ class DistillState:
         if len(updates) < 2:
             return updates[0] if updates else {}
         return {name: torch.stack([m[name] for m in updates]).mean() for name in updates[0]}
+
+
+def default_samples_per_step(envs: Sequence[VectorEnv]) -> float:
+    """How often each step is trained on, where the configuration leaves it open."""
+    return 2.0 if any(len(env.frame_shape) > 1 for env in envs) else 4.0
 
 
 def _objective(config: DistillConfig, teachers: Sequence[Teacher]) -> Objective:
@@ -299,8 +305,15 @@ def _make_optimizer(
     return torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
 
 
-def _check_teachers(teachers: Sequence[Teacher], envs: Sequence[VectorEnv]) -> None:
+def _check_teachers(
+    config: DistillConfig, teachers: Sequence[Teacher], envs: Sequence[VectorEnv]
+) -> None:
     for teacher, env in zip(teachers, envs, strict=True):
+        if config.objective == "mse" and teacher.scores_are_logits:
+            raise ConfigError(
+                f"objective mse teaches values, and the teacher of {env.task} gives the logits of "
+                "a policy; take cross_entropy, kl or nll"
+            )
         if teacher.action_names != env.action_names:
             raise DataError(
                 f"the teacher of {env.task} has the actions {teacher.action_names}, "

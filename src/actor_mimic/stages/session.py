@@ -62,7 +62,7 @@ class Session:
             protocol.
         evaluate: plays the present network.
         stop: asked between records; the number of a signal, or None.
-        warn: told of damaged checkpoints.
+        notice: told of damaged checkpoints, and where a run goes on from.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Session:
         manifest: Mapping[str, Any],
         evaluate: Callable[[], Evaluation],
         stop: Callable[[], int | None],
-        warn: Callable[[str], None],
+        notice: Callable[[str], None],
     ) -> None:
         self._state = state
         self._run = run
@@ -82,7 +82,7 @@ class Session:
         self._manifest = manifest
         self._evaluate = evaluate
         self._stop = stop
-        self._warn = warn
+        self._notice = notice
         self._segments: list[dict[str, Any]] = []
         self._last: Checkpoint | None = None
         self._evaluation_due = False
@@ -113,11 +113,17 @@ class Session:
 
     def _run_to_the_end(self) -> Iterator[Record]:
         self._last = newest_valid(
-            self._run.checkpoints, lambda path, why: self._warn(f"damaged checkpoint {path}: {why}")
+            self._run.checkpoints,
+            lambda path, why: self._notice(f"damaged checkpoint {path}: {why}"),
         )
         if self._last is None:
             self._state.start()
         else:
+            # Of many environments that takes minutes, in which there is nothing else to see.
+            self._notice(
+                f"going on from step {self._last.step:,}: its unfinished games are played again "
+                "first"
+            )
             try:
                 self._restore(self._last)
             except _DO_NOT_FIT as error:

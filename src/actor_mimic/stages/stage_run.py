@@ -132,7 +132,7 @@ def learn(
         },
         evaluate=evaluate,
         stop=launch.stop,
-        warn=launch.notice,
+        notice=launch.notice,
     )
     try:
         yield from session.run()

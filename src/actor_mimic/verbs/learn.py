@@ -4,14 +4,14 @@ Imports that need PyTorch wait until a verb runs, so that ``--help`` is there at
 """
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from actor_mimic.config import DistillConfig, NetworkConfig, TransferConfig, to_json
+from actor_mimic.config import NETWORK_SETTINGS, DistillConfig, TransferConfig, to_json
 from actor_mimic.errors import ConfigError, DataError, UsageError, did_you_mean
 from actor_mimic.presets import DEFAULT_PRESET
 from actor_mimic.verbs.arguments import (
@@ -38,9 +38,8 @@ from actor_mimic.verbs.arguments import (
     notice,
 )
 from actor_mimic.verbs.foreign import check_features, teacher_argument
+from actor_mimic.verbs.settings import describe_recipe
 from actor_mimic.verbs.stage import Common, default_dir, print_config, read_stage, run_stage
-
-NETWORK_SETTINGS = tuple(entry.name for entry in fields(NetworkConfig))
 
 
 @dataclass(frozen=True)
@@ -248,6 +247,7 @@ class Run:
     For example:
       actor-mimic run demo
       actor-mimic run my-recipe.toml --run-dir runs/mine
+      actor-mimic run my-recipe.toml --print-config
     """
 
     recipe: Positional[Annotated[str, tyro.conf.arg(metavar="RECIPE")]]
@@ -260,6 +260,8 @@ class Run:
     """CPU threads of PyTorch and of the emulators; 0 takes all cores."""
     yes: Switch = False
     """Start even if it is predicted to take more than 12 hours."""
+    print_config: Switch = False
+    """Print every setting of every stage with where its value came from, and do nothing."""
     track: Switch = False
     """Show the learning on Weights & Biases too (WANDB_MODE=offline: on this machine only)."""
     wandb_project_name: ProjectName = "actor-mimic"
@@ -277,6 +279,9 @@ class Run:
         from actor_mimic.report.terminal import text_table
 
         recipe = load_recipe(self.recipe)
+        if self.print_config:
+            print(describe_recipe(recipe, as_json=self.json))
+            return 0
         path = self.run_dir or Path("runs") / recipe.name
         result = run_recipe(
             recipe,

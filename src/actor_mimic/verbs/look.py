@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional
 
 from actor_mimic.errors import ActorMimicError, DataError, UsageError
+from actor_mimic.report.printable import printable
 from actor_mimic.verbs.arguments import (
     CheckpointName,
     Device,
@@ -117,7 +118,7 @@ class Evaluate:
         if self.json:
             print(json.dumps(result))
         else:
-            _print_scores(result)
+            print(_score_table(result))
         if self.films and checkpoint is not None and run is not None:
             rules = Rules(protocol, epsilon, self.seed, FILM_STEPS)
             films = RunFilms(run, checkpoint, tasks, rules)
@@ -168,9 +169,9 @@ class Show:
         scores = facts.pop("scores")
         for name, value in facts.items():
             text = value if isinstance(value, str | int) else json.dumps(value)
-            print(f"{name:14} {text}")
+            print(f"{name:14} {printable(text)}")
         for result in scores:
-            _print_scores(result)
+            print(_score_table(result))
         return 0
 
 
@@ -283,8 +284,10 @@ def _kept_scores(checkpoint: "Checkpoint") -> list[dict[str, Any]]:
         try:
             content = read_run_json(checkpoint.run, f"evaluations/{path.name}")
             if content["checkpoint"] == checkpoint.model_sha256:
-                found.append(_figures(content))
-        except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
+                figures = _figures(content)
+                _score_table(figures)
+                found.append(figures)
+        except (DataError, ValueError, LookupError, TypeError, AttributeError) as error:
             notice(f"{path} is not shown: {error}")
     return found
 
@@ -298,18 +301,23 @@ def _figures(result: dict[str, Any]) -> dict[str, Any]:
     return {"protocol": result["protocol"], "epsilon": result["epsilon"], "tasks": tasks}
 
 
-def _print_scores(result: dict[str, Any]) -> None:
-    """One line per task, for people."""
-    print(f"protocol {result['protocol']}, epsilon {result['epsilon']:g}")
-    print(
+def _score_table(result: dict[str, Any]) -> str:
+    """A line for each task, for people.
+
+    Raises:
+        KeyError, TypeError, ValueError, IndexError: if it is not what was once written.
+    """
+    lines = [
+        f"protocol {printable(result['protocol'])}, epsilon {result['epsilon']:g}",
         f"{'task':22}{'games':>6}{'mean':>12}{'stderr':>10}{'median':>12}{'human':>8}"
-        "  95 % interval"
-    )
+        "  95 % interval",
+    ]
     for task, scores in result["tasks"].items():
         interval, stderr, human = scores["ci95"], scores["stderr"], scores["human_normalised"]
-        print(
-            f"{task:22}{scores['episodes']:6d}{scores['mean']:12.1f}"
+        lines.append(
+            f"{printable(task):22}{scores['episodes']:6d}{scores['mean']:12.1f}"
             f"{'-' if stderr is None else format(stderr, '.1f'):>10}{scores['median']:12.1f}"
             f"{'-' if human is None else format(human, '.0%'):>8}"
             f"  {'-' if interval is None else f'[{interval[0]:.1f}, {interval[1]:.1f}]'}"
         )
+    return "\n".join(lines)

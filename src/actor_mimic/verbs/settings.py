@@ -8,16 +8,27 @@ that no stage has is refused. Recipes say everything themselves, and never read 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from actor_mimic.config import STAGES, Config, build_config, setting_names, to_json
+from actor_mimic.config import (
+    NETWORK_SETTINGS,
+    STAGES,
+    Config,
+    EvaluateConfig,
+    build_config,
+    setting_names,
+    to_json,
+)
 from actor_mimic.errors import ConfigError, did_you_mean
 from actor_mimic.presets import preset_name, presets_of
 from actor_mimic.report.printable import printable
 from actor_mimic.storage.run_dir import RUN
 from actor_mimic.verbs.arguments import named_value
+
+if TYPE_CHECKING:
+    from actor_mimic.recipes.recipe import Recipe
 
 VARIABLES = "ACTOR_MIMIC_"
 # Makes the storage fail, for tests.
@@ -143,9 +154,43 @@ def describe(
     decided = str(path / RUN) if (path / RUN).is_file() else "this machine"
     rows |= {name: (value, compute_sources.get(name, decided)) for name, value in compute.items()}
     if as_json:
-        shown = {name: {"value": value, "from": source} for name, (value, source) in rows.items()}
-        return json.dumps({"stage": settings.stage, "run_dir": str(path), "settings": shown})
+        about = {"stage": settings.stage, "run_dir": str(path)}
+        return json.dumps(about | {"settings": _with_sources(rows)})
     return "\n".join([f"# {settings.stage}, {printable(path)}", *table(rows)])
+
+
+def describe_recipe(recipe: "Recipe", *, as_json: bool) -> str:
+    """What ``run --print-config`` prints: the settings of every stage.
+
+    Args:
+        recipe: checked.
+        as_json: as one JSON object.
+    """
+    stages: list[dict[str, Any]] = []
+    lines = [f"# recipe {recipe.name}"]
+    for stage in recipe.stages:
+        flat = (
+            asdict(stage.config)
+            if isinstance(stage.config, EvaluateConfig)
+            else to_json(stage.config)
+        )
+        inherited = NETWORK_SETTINGS if stage.kind == "transfer" and stage.parent else ()
+        for name in ("seed", *inherited):  # of each repetition, and of the parent
+            del flat[name]
+        rows = {name: (value, stage.sources.get(name, "default")) for name, value in flat.items()}
+        parents = {name: str(parent) for name, parent in stage.parents.items()}
+        about = {"name": stage.name, "kind": stage.kind, "seeds": stage.seeds, "parents": parents}
+        stages.append(about | {"settings": _with_sources(rows)})
+        title = f"# {stage.name} ({stage.kind}), seeds {', '.join(map(str, stage.seeds))}"
+        named = [f"#   {task}: {parent}" for task, parent in parents.items()]
+        lines += ["", *map(printable, [title, *named]), *table(rows)]
+    if as_json:
+        return json.dumps({"recipe": recipe.name, "source": recipe.source, "stages": stages})
+    return "\n".join(lines)
+
+
+def _with_sources(rows: Mapping[str, tuple[Any, str]]) -> dict[str, dict[str, Any]]:
+    return {name: {"value": value, "from": source} for name, (value, source) in rows.items()}
 
 
 def table(rows: Mapping[str, tuple[Any, str]]) -> list[str]:
