@@ -1,5 +1,6 @@
 """verify: every file of a run that is damaged is named, and nothing else."""
 
+import errno
 import json
 import os
 import random
@@ -105,6 +106,21 @@ def test_links_are_not_followed(run, tmp_path):
 
     (bad,) = [finding for finding in verify(run) if finding.problem]
     assert "symbolic link" in bad.problem
+
+
+def test_a_directory_that_cannot_be_read_is_named(run, monkeypatch):
+    """Root may read any, so the system call is replaced."""
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("checkpoints"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+    (bad,) = [finding for finding in verify(run) if finding.problem]
+    assert bad.problem == f"{run / 'checkpoints'}: cannot be read: Permission denied"
 
 
 def test_what_is_pruned_meanwhile_is_no_damage(run, monkeypatch):
