@@ -11,7 +11,7 @@ from saving import save, segment
 
 from actor_mimic.errors import DataError
 from actor_mimic.storage import verify as module
-from actor_mimic.storage.checkpoint import write_best
+from actor_mimic.storage.checkpoint import resolve_checkpoint, write_best
 from actor_mimic.storage.records import Record
 from actor_mimic.storage.run_dir import open_run
 from actor_mimic.storage.verify import verify
@@ -106,6 +106,16 @@ def test_links_are_not_followed(run, tmp_path):
 
     (bad,) = [finding for finding in verify(run) if finding.problem]
     assert "symbolic link" in bad.problem
+
+
+def test_checkpoints_that_are_elsewhere_are_not_those_of_the_run(run, tmp_path):
+    os.rename(run / "checkpoints", tmp_path / "elsewhere")
+    (run / "checkpoints").symlink_to(tmp_path / "elsewhere")
+
+    problems = [finding.problem for finding in verify(run) if finding.problem]
+    assert f"{run / 'checkpoints'}: is a symbolic link" in problems
+    with pytest.raises(DataError, match=r"checkpoints: expected a directory, got a symbolic link"):
+        resolve_checkpoint(run)
 
 
 def test_a_directory_that_cannot_be_read_is_named(run, monkeypatch):

@@ -228,7 +228,9 @@ def open_run(
     run = RunDir(path, _take_lock(path / LOCK))
     try:
         clean_leftovers(path)
-        clean_leftovers(run.checkpoints)
+        for entry in path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                clean_leftovers(entry)
         asked = json.loads(json_bytes(dict(config)))
         if os.path.lexists(path / RUN):
             _check_same_run(run, stage, asked, resumable_keys)
