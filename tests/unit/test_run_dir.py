@@ -26,6 +26,7 @@ from actor_mimic.errors import (
     UnavailableError,
     UsageError,
 )
+from actor_mimic.storage import durable
 from actor_mimic.storage.records import Record, read_records
 from actor_mimic.storage.run_dir import (
     installed_versions,
@@ -312,6 +313,26 @@ def test_links_in_a_run_lead_nowhere(tmp_path, name):
     with pytest.raises((CannotCreateError, StorageError), match=name):
         use()
     assert os.listdir(outside) == []
+
+
+def test_json_behind_a_link_is_not_read(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "a.json").write_text("{}")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "evaluations").symlink_to(tmp_path / "outside")
+
+    with pytest.raises(DataError, match="evaluations: expected a directory, got a symbolic link"):
+        read_run_json(tmp_path / "run", "evaluations/a.json")
+
+
+def test_all_that_leads_to_a_new_run_survives_a_power_failure(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(durable, "sync_path", synced.append)
+
+    open_run(tmp_path / "runs" / "recipe" / "seed-0", stage="expert", config={}).close()
+
+    new = [tmp_path, tmp_path / "runs", tmp_path / "runs" / "recipe"]
+    assert set(new) <= set(synced)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -194,6 +194,18 @@ def make_directory(path: Path) -> None:
         sync_path(path.parent)
 
 
+def make_directories(path: Path) -> None:
+    """Make a directory and those above it; what is written there later is found by its whole path.
+
+    Raises:
+        OSError: if that fails.
+    """
+    made = [part for part in (path, *path.parents) if not part.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for part in made:
+        sync_path(part.parent)
+
+
 def write_new(path: Path, content: bytes) -> None:
     """Create a file with this content and sync it.
 

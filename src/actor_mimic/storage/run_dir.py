@@ -42,11 +42,11 @@ from actor_mimic.storage.durable import (
     is_plain_name,
     is_plain_path,
     json_bytes,
+    make_directories,
     make_directory,
     parse_json,
     read_regular,
     replace_file,
-    sync_path,
 )
 from actor_mimic.storage.event_file import EventFile, event_files_wanted
 from actor_mimic.storage.manifest import SCHEMA_VERSION, check_schema
@@ -251,7 +251,10 @@ def read_run_json(run: Path, name: str) -> Any:
     """
     if not is_plain_path(name):
         raise ValueError(f"expected a plain file name, got {name!r}")
-    return parse_json(read_regular(run / name, max_bytes=MAX_JSON_BYTES), path=run / name)
+    path = run / name
+    if path.parent != run and path.parent.is_symlink():
+        raise DataError(f"{path.parent}: expected a directory, got a symbolic link")
+    return parse_json(read_regular(path, max_bytes=MAX_JSON_BYTES), path=path)
 
 
 def is_complete(run: Path) -> bool:
@@ -298,9 +301,7 @@ def _make_directory(path: Path) -> None:
     if path.is_symlink():
         raise CannotCreateError(f"{path}: is a symbolic link; name the directory it leads to")
     try:
-        if not path.is_dir():
-            path.mkdir(parents=True, exist_ok=True)
-            sync_path(path.parent)
+        make_directories(path)
         make_directory(path / "checkpoints")
     except OSError as error:
         raise CannotCreateError(f"cannot make the run directory {path}: {error}") from error
