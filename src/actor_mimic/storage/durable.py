@@ -24,8 +24,9 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from actor_mimic.errors import DataError
 
@@ -163,7 +164,7 @@ def file_sha256(path: Path) -> str:
 
 
 @contextmanager
-def _bytes_of(path: Path) -> Iterator[BinaryIO]:
+def _bytes_of(path: Path) -> Iterator[BufferedReader]:
     """A sector that cannot be read is damage to this file, like one that reads otherwise."""
     with open_regular(path) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
         try:
