@@ -283,13 +283,15 @@ class Run:
             print(describe_recipe(recipe, as_json=self.json))
             return 0
         path = self.run_dir or Path("runs") / recipe.name
+        stop = Stop()
         result = run_recipe(
             recipe,
             path,
             device=self.device,
             threads=self.threads,
             yes=self.yes,
-            stop=Stop(),
+            stop=stop,
+            before_stage=stop.rearm,
             notice=notice,
             track=self.wandb_project_name if self.track else "",
         )
