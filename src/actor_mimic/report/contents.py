@@ -326,7 +326,7 @@ def _transfer_tile(collection: Collection, contests: Sequence[Contest]) -> list[
         return []
     _, task, arm, ratio = min(arms, key=lambda found: found[0])
     interval = _range(arm.area_ratio_ci95, "{:.2f}")
-    sure = f"95 % interval {interval}" if interval else "one seed: an illustration"
+    sure = f"95 % interval {interval}" if interval else "no interval: an illustration"
     note = f"above random play, from {arm.origin}, beside random weights; {sure}"
     return [Tile(f"{ratio:.1f}\u00d7", f"the area under the curve on {task}", note)]
 
