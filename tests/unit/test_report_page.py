@@ -151,6 +151,14 @@ def test_numbers_of_the_page_by_hand(tmp_path):
     assert human_scale[2].startswith("465%")
 
 
+def test_the_seeds_of_a_game_stand_together_over_their_mean(tmp_path):
+    collection = collect(two_games(tmp_path / "x", [(0.5, 1.0), (0.7, 1.6)]))
+
+    rows = [(row.task, row.seed) for row in score_rows(collection) if row.stage == "student"]
+
+    assert rows == [(game, seed) for game in ("pong", "boxing") for seed in ("0", "1", "mean")]
+
+
 def test_intervals_of_one_seed_are_over_its_games(runs):
     """Two games of 8 and 12 beside an expert's 20 and 20 and random play's 0 and 0."""
     for path, games in (

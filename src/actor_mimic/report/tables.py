@@ -303,15 +303,14 @@ def _with_means(
     group: Callable[[Row], tuple[str, str]],
     mean: Callable[[Sequence[Row]], Row],
 ) -> list[Row]:
-    """The rows, and after the last of each group that has several seeds their mean."""
+    """The rows, group by group; after those of several seeds their mean."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault(group(row), []).append(row)
-    found = []
-    for row in rows:
-        found.append(row)
-        members = groups[group(row)]
-        if len(members) > 1 and row is members[-1]:
+    found: list[Row] = []
+    for members in groups.values():
+        found += members
+        if len(members) > 1:
             found.append(mean(members))
     return found
 
