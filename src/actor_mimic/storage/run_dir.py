@@ -7,7 +7,9 @@
         records.jsonl     what was seen, line by line
         progress.csv      the same as a table, and events.out.tfevents.* for TensorBoard
         checkpoints/      what it goes on from
+        best.json         which checkpoint was evaluated best
         evaluations/      scores, by the hash of the model
+        films/            what was filmed, and who played in it
         complete.json     written when it is done
         .lock             held while a process works here
 """

@@ -296,10 +296,13 @@ class Run:
             track=self.wandb_project_name if self.track else "",
         )
         report = write_report(path)
-        notice(text_table(path))
-        notice(f"report: {report}")
+        table = text_table(path)
         if self.json:
+            notice(table)
             print(json.dumps(result))
+        else:
+            print(table)
+        notice(f"report: {report}")
         return 0
 
 
