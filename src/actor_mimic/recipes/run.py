@@ -83,7 +83,6 @@ def run_recipe(
     device: str = "auto",
     threads: int = 0,
     stop: Callable[[], int | None] = never,
-    before_stage: Callable[[], None] = lambda: None,
     notice: Callable[[str], None] = ignore,
     show: Callable[[str, int], StageProgress] = StageProgress,
     probe_s: float = 2.0,
@@ -98,9 +97,9 @@ def run_recipe(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: of the CPU; 0 takes all cores.
         stop: asked often; the number of a signal to stop for, or None.
-        before_stage: called before each repetition of a stage, when all others are on disk.
         notice: told things that a person should read.
-        show: makes the display of a stage from its title and its number of steps.
+        show: makes the display of a stage, or of its films, from a title and a number of steps;
+            called when nothing of it has been done yet, and all before it is on disk.
         probe_s: how long to run each kind of stage before, to predict the hours.
         track: the project on Weights & Biases that learning is shown in; empty for none.
 
@@ -135,7 +134,6 @@ def run_recipe(
         )
     _write_description(recipe, run_dir)
     for job in jobs:
-        before_stage()
         is_news = not is_complete(job.path)
         _run_job(job, world)
         if recipe.films:

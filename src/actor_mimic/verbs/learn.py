@@ -273,6 +273,7 @@ class Run:
 
     def run(self) -> int:
         """Does it; returns the exit code."""
+        from actor_mimic.progress import StageProgress
         from actor_mimic.recipes.load import load_recipe
         from actor_mimic.recipes.run import run_recipe
         from actor_mimic.report.page import write_report
@@ -284,6 +285,11 @@ class Run:
             return 0
         path = self.run_dir or Path("runs") / recipe.name
         stop = Stop()
+
+        def show(title: str, total_steps: int) -> StageProgress:
+            stop.rearm()
+            return StageProgress(title, total_steps)
+
         result = run_recipe(
             recipe,
             path,
@@ -291,7 +297,7 @@ class Run:
             threads=self.threads,
             yes=self.yes,
             stop=stop,
-            before_stage=stop.rearm,
+            show=show,
             notice=notice,
             track=self.wandb_project_name if self.track else "",
         )
