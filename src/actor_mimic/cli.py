@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
+from types import FrameType
 from typing import Protocol, runtime_checkable
 
 import tyro
@@ -18,7 +19,7 @@ from actor_mimic import __version__
 from actor_mimic.errors import ActorMimicError, Interrupted, StorageError, UsageError, did_you_mean
 from actor_mimic.report.printable import can_draw
 from actor_mimic.storage.run_dir import installed_versions
-from actor_mimic.verbs.arguments import notice
+from actor_mimic.verbs.arguments import STOP_SIGNALS, notice
 from actor_mimic.verbs.check import Verify
 from actor_mimic.verbs.foreign import Import
 from actor_mimic.verbs.learn import Distill, MultitaskDQN, Run, TrainExpert, Transfer
@@ -90,6 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     try:
+        # While PyTorch loads and teachers are read; what then learns has a `Stop` of its own.
+        for number in STOP_SIGNALS:
+            signal.signal(number, _interrupt)
         verb = _read(arguments)
         with ExitStack() as silence:
             if verb.quiet:
@@ -101,15 +105,16 @@ def _run(arguments: list[str]) -> int:
     except ActorMimicError as error:
         notice(f"error: {error}")
         return error.exit_code
-    except KeyboardInterrupt:
-        notice("interrupted")
-        return Interrupted(signal.SIGINT).exit_code
     except BrokenPipeError:
         # Whoever read our output has seen enough.
         return 0
     except OSError as error:  # such as a full disk under the output
         notice(f"error: {error}")
         return StorageError.exit_code
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    raise Interrupted(number)
 
 
 def _read(arguments: list[str]) -> Verb:

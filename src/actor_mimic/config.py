@@ -43,7 +43,8 @@ class ScheduleConfig:
     eval_every_steps: int = 250_000
     eval_episodes: int = 10
     final_episodes: int = 30  # 0: no final figure; a student's teachers are not measured either
-    checkpoint_every_steps: int = 250_000
+    # With a replay, what is new since the last one must reach the disk within seconds of a signal.
+    checkpoint_every_steps: int = 100_000
     checkpoint_replay: str = "full"  # or "none": smaller checkpoints, and resume is not exact
     keep_every_steps: int = 0  # checkpoints to keep besides the newest two and the best
 

@@ -11,7 +11,9 @@ import pytest
 from in_process import verb
 from safetensors.torch import load_file
 
+from actor_mimic.storage import durable
 from actor_mimic.storage.checkpoint import find_checkpoints, resolve_checkpoint
+from actor_mimic.storage.durable import FAULT_POINTS
 
 TASK = "gym:CartPole-v1"
 SMALL = [
@@ -35,6 +37,7 @@ DQN = [
 ]
 
 # Pays 1 a step, and from some step of the process on more than a square can hold in float32.
+SAVES = ["train-expert", TASK, *SMALL, *DQN]
 EXPLODING = """
 import os
 import gymnasium
@@ -126,6 +129,40 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_the_same_command_goes_on(
     assert twins[0].model_sha256 == twins[1].model_sha256
     steps = [json.loads(line)["step"] for line in (run / "records.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The weights of the run that the next test disturbs."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert verb(*SAVES, f"--run-dir={run}")[0] == 0
+    return resolve_checkpoint(run).model_sha256
+
+
+@pytest.mark.parametrize("point", [p for p in FAULT_POINTS if p.startswith("save-")])
+def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(
+    point: str,
+    undisturbed: str,
+    call: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second save fails; what went wrong after its rename must not be saved twice."""
+    if point == "save-old-set-aside":
+        pytest.skip("no save of a run replaces another")
+    monkeypatch.setattr(durable, "_passages", {})
+    number = 6 if point == "save-tensors-written" else 2  # the first save has four files of them
+    monkeypatch.setenv("ACTOR_MIMIC_FAULT", f"{point}:{number}:enospc")
+    said = call(*SAVES, "--run-dir=run", expect=74)
+    assert "No space left on device" in said
+    assert "Traceback" not in said
+    renamed = point in ("save-renamed", "save-parent-synced")
+    assert saved_steps(tmp_path / "run") == ([512, 1024] if renamed else [512])
+
+    monkeypatch.delenv("ACTOR_MIMIC_FAULT")
+    call(*SAVES, "--run-dir=run")
+    assert saved_steps(tmp_path / "run") == [512, 1024]
+    assert resolve_checkpoint(tmp_path / "run").model_sha256 == undisturbed
 
 
 @pytest.mark.parametrize("learner", [PQN, DQN], ids=["pqn", "dqn"])

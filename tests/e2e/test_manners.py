@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from in_process import restore_process
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from actor_mimic import errors
@@ -74,6 +75,7 @@ def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.Completed
 def in_process(*arguments: str) -> int:
     with pytest.raises(SystemExit) as leaving:
         main(arguments)
+    restore_process()
     return leaving.value.code or 0
 
 

@@ -164,15 +164,33 @@ def test_the_table_is_sorted_by_keyboard(opened):
 
     before = ratios()
     opened.keyboard.press("Enter")
-    assert ratios() == sorted(before, reverse=True) != before
+    assert ratios() == sorted(before, reverse=True)
     assert table.locator("th[aria-sort]").get_attribute("aria-sort") == "descending"
     opened.keyboard.press("Space")
-    assert ratios() == sorted(before)
+    assert ratios() == sorted(before) != sorted(before, reverse=True)
     table.get_by_role("button", name="game").focus()
     opened.keyboard.press("Enter")
     games = table.locator("tbody th").all_inner_texts()
     assert games == sorted(games)
     assert table.locator("th[aria-sort]").count() == 1
+
+
+@pytest.mark.parametrize("report", ["made-up run"], indirect=True)
+def test_words_are_sorted_too(opened):
+    table = opened.locator("table.sortable", has_text="Over all games of")
+    table.get_by_role("button", name="scale").press("Enter")
+    scales = table.locator("tbody td:nth-child(2)").all_inner_texts()
+
+    assert scales == ["human", "human", "expert"]
+
+
+@pytest.mark.parametrize("report", ["made-up run"], indirect=True)
+def test_it_fits_on_paper(opened):
+    opened.emulate_media(media="print", color_scheme="dark")
+    opened.set_viewport_size({"width": 720, "height": 1000})  # A4 without margins of 1 cm
+
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 720
+    assert opened.evaluate(CONTRAST) == []
 
 
 def test_somebody_who_wants_no_motion_gets_none(browser, report):

@@ -38,7 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
-def test_run_prints_one_object_and_the_table_beside_it(root: Path) -> None:
+def test_run_prints_the_table_or_one_object_with_the_table_beside_it(root: Path) -> None:
     command = ["run", "tiny.toml", "--json", "--device=cpu", "--threads=1"]
     result = call(*command, cwd=root)
 
@@ -56,6 +56,10 @@ def test_run_prints_one_object_and_the_table_beside_it(root: Path) -> None:
     assert json.loads(again.stdout) == shown
     assert "expert/seed-0: already done" in again.stderr
     assert "measuring how fast" not in again.stderr
+
+    told = call(*(word for word in command if word != "--json"), cwd=root)
+    assert "Evaluations while learning" in told.stdout
+    assert "Evaluations while learning" not in told.stderr
 
     page = root / "runs/tiny/report.html"
     before = page.read_text()

@@ -1,5 +1,7 @@
 """Damaged and hostile checkpoints: every one is refused with its reason."""
 
+import errno
+import hashlib
 import json
 import os
 import random
@@ -75,6 +77,27 @@ def test_every_truncation_is_found(tmp_path):
         with pytest.raises(DataError, match=path.name):
             read_checkpoint(newest)
         path.write_bytes(whole)
+
+
+def test_a_file_that_the_disk_does_not_give_back_is_damage(tmp_path, monkeypatch):
+    for step in (1, 2):
+        save(tmp_path, step)
+    digest = hashlib.file_digest
+
+    def broken(file, name):
+        if os.readlink(f"/proc/self/fd/{file.fileno()}").endswith("2/model.safetensors"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", broken)
+    damaged = []
+
+    found = newest_valid(tmp_path, lambda _, reason: damaged.append(reason))
+
+    assert found is not None
+    assert found.step == 1
+    (said,) = damaged
+    assert said.endswith("model.safetensors: cannot be read: Input/output error")
 
 
 def test_a_run_is_never_started_over_unasked(tmp_path):

@@ -1,9 +1,13 @@
 """Arithmetic of the fault harness; the faults themselves are `make faults`."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
 
+from benchmarks.faults import __main__ as harness
 from benchmarks.faults.__main__ import MODULES, markdown_table
-from benchmarks.faults.row import of_trials, upper_bound
+from benchmarks.faults.row import Row, of_trials, upper_bound
 
 
 @pytest.mark.parametrize(
@@ -37,3 +41,16 @@ def test_the_table_of_the_document():
     row = {"name": "A1", "what": "kills", "figure": "0 of 3", "target": "0", "passed": False}
 
     assert markdown_table([row]).splitlines()[-1] == "| A1 | kills | 0 of 3 | 0 | **FAIL** |"
+
+
+def test_rows_of_one_call_are_of_the_commit_that_it_began_with(tmp_path, monkeypatch):
+    """Keeping the first changes a file that git knows."""
+    rows = {name: lambda _, name=name: Row(name, "", 1, 0, "", "", True) for name in "AB"}
+    results = tmp_path / "faults.json"
+    monkeypatch.setattr(harness, "MODULES", (SimpleNamespace(ROWS=rows),))
+    monkeypatch.setattr(harness, "RESULTS", results)
+    monkeypatch.setattr(harness, "warm_up", lambda: None)
+    monkeypatch.setattr(harness, "_commit", lambda: "dirty" if results.exists() else "clean")
+
+    assert harness.main([]) == 0
+    assert [row["commit"] for row in json.loads(results.read_text())["rows"]] == ["clean"] * 2

@@ -203,6 +203,9 @@ def test_bombs_are_refused_before_they_are_expanded(refused):
     refused(beside, UnsafeError, "shrink to 1/100")
     many = zipped({f"m{index}": b"" for index in range(20_000)})
     refused(many, UnsafeError, "at most 8192 members")
+    hidden = zipped({"policy.pth": many}, zipfile.ZIP_DEFLATED)
+    assert hidden.count(b"PK\x01\x02") == 1
+    refused(hidden, UnsafeError, r"policy\.pth: .*at most 8192 members")
     some = zipped({f"m{index}": b"" for index in range(2_000)})
     refused(some, UnsafeError, "at most 1024 members")
     lying = bytearray(zeros)

@@ -172,6 +172,17 @@ def test_a_rewind_that_fails_changes_nothing(tmp_path, monkeypatch, fault):
     assert read_records(path) == [record(step) for step in range(5)]
 
 
+def test_a_rewind_that_is_killed_behind_its_last_step_is_done(tmp_path, monkeypatch):
+    path = tmp_path / "records.jsonl"
+    write(path, *map(record, range(5)))
+    monkeypatch.setattr("actor_mimic.storage.durable._passages", {})
+    monkeypatch.setenv("ACTOR_MIMIC_FAULT", "replace-renamed:1:kill")
+
+    assert in_child(lambda: RecordWriter(path).rewind(2)) == 137
+    assert read_records(path) == [record(step) for step in range(3)]
+    assert os.listdir(tmp_path) == ["records.jsonl"]
+
+
 def test_a_full_disk_leaves_no_part_of_a_line(tmp_path):
     path = tmp_path / "records.jsonl"
     write(path, record(1))

@@ -12,9 +12,12 @@ from hostile_text import FIELDS, PAYLOADS, hostile_recipe
 from report_runs import STUDENT, add_evaluation, add_run, score, small_recipe, write_json
 
 from actor_mimic.errors import UnavailableError, UsageError
+from actor_mimic.report import figures
 from actor_mimic.report.aggregate import collect
+from actor_mimic.report.contents import learning_panels
 from actor_mimic.report.films import MAX_BYTES, embed, find_films
 from actor_mimic.report.page import write_report
+from actor_mimic.report.tables import score_rows
 from tests.made_up_run import make_run
 
 MP4 = b"\0\0\0\x20ftypisom"
@@ -148,6 +151,14 @@ def test_numbers_of_the_page_by_hand(tmp_path):
     assert human_scale[2].startswith("465%")
 
 
+def test_the_seeds_of_a_game_stand_together_over_their_mean(tmp_path):
+    collection = collect(two_games(tmp_path / "x", [(0.5, 1.0), (0.7, 1.6)]))
+
+    rows = [(row.task, row.seed) for row in score_rows(collection) if row.stage == "student"]
+
+    assert rows == [(game, seed) for game in ("pong", "boxing") for seed in ("0", "1", "mean")]
+
+
 def test_intervals_of_one_seed_are_over_its_games(runs):
     """Two games of 8 and 12 beside an expert's 20 and 20 and random play's 0 and 0."""
     for path, games in (
@@ -231,6 +242,35 @@ def test_a_run_that_stands_alone_begins_with_its_score(runs):
     assert "<h1>An expert of pong</h1>" in text
     assert "<b>20.0</b><span>points on pong</span>" in text
     assert "95 % interval [19.0, 21.0]; 115% of the published human" in text
+
+
+def test_a_curve_ends_at_the_score_of_its_own_stage(runs, monkeypatch):
+    for name, mean in (("pong-expert", 20.0), ("pong-expert-2", 5.0)):
+        add_run(runs, name, "expert", {"task": "pong"}, sha=name,
+                curve=[(0, 0.0), (100, mean)],
+                scores={"pong": score(mean, mean, mean)})  # fmt: skip
+    ends = []
+    monkeypatch.setattr(
+        figures, "curve_panel", lambda *_, final, **__: ends.append(final.mean) or "<svg/>"
+    )
+    collection = collect(runs)
+
+    panels = learning_panels(collection, score_rows(collection), ("expert",))
+
+    assert [panel.caption for panel in panels] == ["pong-expert", "pong-expert-2"]
+    assert ends == [20.0, 5.0]
+
+
+def test_a_network_without_teachers_is_shown_as_a_student(runs):
+    run = add_run(runs, "together", "multitask-dqn", {"task": "pong"}, sha="c" * 64,
+                  scores={"pong": score(5.0, 4.0, 6.0)}, curve=[(0, 0.0), (100, 5.0)])  # fmt: skip
+    add_film(run, "grid")
+
+    text = write_report(runs).read_text()
+
+    assert 'aria-label="Learning curve of pong, student' in text
+    assert "together: one network, all its games" in text
+    assert "<h1>One network plays 1 game</h1>" in write_report(run).read_text()
 
 
 def add_film(run, name, content=MP4):

@@ -110,3 +110,14 @@ def test_leftovers_of_the_living_are_left_alone(tmp_path):
 
     assert names(tmp_path) == sorted([f".tmp-{os.getppid()}-step-1", ".tmp-mine"])
     assert clean_leftovers(tmp_path / "missing") == []
+
+
+def test_what_was_set_aside_comes_back_whoever_has_the_number_of_its_writer(tmp_path):
+    """It may be the only checkpoint: a run that finds none starts over."""
+    path = save(tmp_path, 1).path
+    path.rename(tmp_path / f".replaced-{os.getppid()}-{path.name}")
+
+    clean_leftovers(tmp_path)
+
+    assert names(tmp_path) == [path.name]
+    assert read_checkpoint(path).step == 1

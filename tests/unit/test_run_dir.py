@@ -7,10 +7,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from saving import in_child
 
 import actor_mimic
 from actor_mimic.errors import (
@@ -23,6 +26,7 @@ from actor_mimic.errors import (
     UnavailableError,
     UsageError,
 )
+from actor_mimic.storage import durable
 from actor_mimic.storage.records import Record, read_records
 from actor_mimic.storage.run_dir import (
     installed_versions,
@@ -33,6 +37,7 @@ from actor_mimic.storage.run_dir import (
     validate_run_name,
 )
 
+NOBODY = 65534
 CONFIG = {"seed": 3, "total_steps": 100, "network": {"width": 0.5, "norm": True}, "games": ["a"]}
 
 
@@ -227,11 +232,13 @@ def test_leftovers_of_dead_writers_are_cleaned(tmp_path):
     (run.checkpoints / f".tmp-{os.getpid()}-step-000000001").mkdir()
     (run.checkpoints / ".trash-1-step-000000002").mkdir()
     (tmp_path / f".tmp-{os.getpid()}-run.json").write_text("{")
+    (tmp_path / "evaluations").mkdir()
+    (tmp_path / "evaluations" / f".tmp-{os.getpid()}-a.json").write_text("{")
 
     open_run(tmp_path, stage="expert", config={}).close()
 
-    assert os.listdir(run.checkpoints) == []
-    assert sorted(os.listdir(tmp_path)) == [".lock", "checkpoints", "run.json"]
+    assert os.listdir(run.checkpoints) == os.listdir(tmp_path / "evaluations") == []
+    assert sorted(os.listdir(tmp_path)) == [".lock", "checkpoints", "evaluations", "run.json"]
 
 
 def test_complete(tmp_path):
@@ -308,6 +315,26 @@ def test_links_in_a_run_lead_nowhere(tmp_path, name):
     assert os.listdir(outside) == []
 
 
+def test_json_behind_a_link_is_not_read(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "a.json").write_text("{}")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "evaluations").symlink_to(tmp_path / "outside")
+
+    with pytest.raises(DataError, match="evaluations: expected a directory, got a symbolic link"):
+        read_run_json(tmp_path / "run", "evaluations/a.json")
+
+
+def test_all_that_leads_to_a_new_run_survives_a_power_failure(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(durable, "sync_path", synced.append)
+
+    open_run(tmp_path / "runs" / "recipe" / "seed-0", stage="expert", config={}).close()
+
+    new = [tmp_path, tmp_path / "runs", tmp_path / "runs" / "recipe"]
+    assert set(new) <= set(synced)
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_numbers_that_json_does_not_have_are_refused(tmp_path, number):
     (tmp_path / "a.json").write_text(f'{{"score": {number}}}')
@@ -316,14 +343,24 @@ def test_numbers_that_json_does_not_have_are_refused(tmp_path, number):
         read_run_json(tmp_path, "a.json")
 
 
-def test_a_directory_without_write_permission(tmp_path, monkeypatch):
-    """As ordinary users see it: root may write anywhere, so the system call is replaced."""
-    run = tmp_path / "run"
-    monkeypatch.setattr(
-        os, "open", lambda path, *_, **__: (_ for _ in ()).throw(PermissionError(13, "no", path))
-    )
-    with pytest.raises(CannotCreateError, match="run"):
-        open_run(run, stage="expert", config={})
+@pytest.mark.parametrize(("mode", "refused"), [(0o555, True), (0o777, False)])
+@pytest.mark.parametrize("place", ["run", "run/below"])
+def test_a_directory_without_write_permission(mode, refused, place):
+    """As ordinary users see it: root may write anywhere, and is given up first."""
+    with tempfile.TemporaryDirectory() as scratch:  # where everybody may look, unlike `tmp_path`
+        os.chmod(scratch, 0o755)
+        (Path(scratch) / "run").mkdir()
+        (Path(scratch) / "run").chmod(mode)
+
+        def as_nobody():
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
+            with pytest.raises(CannotCreateError, match="run"):
+                open_run(Path(scratch) / place, stage="expert", config={})
+
+        assert (in_child(as_nobody) == 0) == refused
 
 
 def test_run_names():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from actor_mimic.config import ScheduleConfig
-from actor_mimic.errors import DivergenceError, Interrupted
+from actor_mimic.errors import DataError, DivergenceError, Interrupted
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.stages.session import Evaluation, Session
@@ -208,6 +208,15 @@ def test_an_evaluation_that_was_stopped_is_made_once_on_resume(run):
     best = read_best(run.path)
     assert best is not None
     assert (best.step, best.score) == (40, 5.0), "best.json was not mended after the kill"
+
+
+@pytest.mark.parametrize("values", [{}, {"merit": "high"}, {"merit": float("nan")}])
+def test_an_evaluation_without_a_merit_is_damage(run, values):
+    list(Script().run(run))
+    run.records.write(Record("evaluation", 100, 10, values, 0.0))
+
+    with pytest.raises(DataError, match=r"records\.jsonl: expected the merit .* at step 100"):
+        list(Script().run(run))
 
 
 def test_divergence_leaves_the_last_checkpoint(run):

@@ -1,5 +1,6 @@
 """verify: every file of a run that is damaged is named, and nothing else."""
 
+import errno
 import json
 import os
 import random
@@ -10,7 +11,7 @@ from saving import save, segment
 
 from actor_mimic.errors import DataError
 from actor_mimic.storage import verify as module
-from actor_mimic.storage.checkpoint import write_best
+from actor_mimic.storage.checkpoint import resolve_checkpoint, write_best
 from actor_mimic.storage.records import Record
 from actor_mimic.storage.run_dir import open_run
 from actor_mimic.storage.verify import verify
@@ -105,6 +106,31 @@ def test_links_are_not_followed(run, tmp_path):
 
     (bad,) = [finding for finding in verify(run) if finding.problem]
     assert "symbolic link" in bad.problem
+
+
+def test_checkpoints_that_are_elsewhere_are_not_those_of_the_run(run, tmp_path):
+    os.rename(run / "checkpoints", tmp_path / "elsewhere")
+    (run / "checkpoints").symlink_to(tmp_path / "elsewhere")
+
+    problems = [finding.problem for finding in verify(run) if finding.problem]
+    assert f"{run / 'checkpoints'}: is a symbolic link" in problems
+    with pytest.raises(DataError, match=r"checkpoints: expected a directory, got a symbolic link"):
+        resolve_checkpoint(run)
+
+
+def test_a_directory_that_cannot_be_read_is_named(run, monkeypatch):
+    """Root may read any, so the system call is replaced."""
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("checkpoints"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+    (bad,) = [finding for finding in verify(run) if finding.problem]
+    assert bad.problem == f"{run / 'checkpoints'}: cannot be read: Permission denied"
 
 
 def test_what_is_pruned_meanwhile_is_no_damage(run, monkeypatch):

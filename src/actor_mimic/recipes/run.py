@@ -98,7 +98,8 @@ def run_recipe(
         threads: of the CPU; 0 takes all cores.
         stop: asked often; the number of a signal to stop for, or None.
         notice: told things that a person should read.
-        show: makes the display of a stage from its title and its number of steps.
+        show: makes the display of a stage, or of its films, from a title and a number of steps;
+            called when nothing of it has been done yet, and all before it is on disk.
         probe_s: how long to run each kind of stage before, to predict the hours.
         track: the project on Weights & Biases that learning is shown in; empty for none.
 

@@ -9,7 +9,7 @@ from typing import Any
 from actor_mimic.games import GAMES
 from actor_mimic.protocols import FRAME_SKIP
 from actor_mimic.report import figures
-from actor_mimic.report.aggregate import RANDOM, Collection, Run, Score
+from actor_mimic.report.aggregate import RANDOM, STUDENTS, Collection, Run, Score
 from actor_mimic.report.curves import mean_curve
 from actor_mimic.report.over_games import STATISTICS, Estimate, OverGames
 from actor_mimic.report.tables import (
@@ -18,6 +18,7 @@ from actor_mimic.report.tables import (
     ScoreRow,
     show_number,
     show_share,
+    stage_name,
 )
 from actor_mimic.report.transfers import Arm, Contest
 
@@ -58,7 +59,9 @@ class Tile:
 
 def headline(collection: Collection) -> str:
     """What was reached, in one sentence."""
-    students = [run for run in collection.runs if run.kind == "distill"]
+    students = next(
+        (runs for kind in STUDENTS if (runs := [r for r in collection.runs if r.kind == kind])), []
+    )
     if students:
         games = len(students[0].tasks)
         verb = "plays" if any(run.complete for run in students) else "learns"
@@ -138,42 +141,47 @@ def over_games_table(overs: Sequence[OverGames]) -> list[list[Cell]]:
             for name in STATISTICS
         ]
         seeds = "games of one seed" if over.seeds == 1 else _count(over.seeds, "seed")
-        table.append([Cell(who), Cell(over.scale), *cells, Cell(str(len(over.tasks))), Cell(seeds)])
+        games = _count_cell(len(over.tasks))
+        table.append([Cell(who), Cell(over.scale), *cells, games, Cell(seeds)])
     return table
 
 
-def learning_panels(collection: Collection, rows: Sequence[ScoreRow], kind: str) -> list[Panel]:
+def learning_panels(
+    collection: Collection, rows: Sequence[ScoreRow], kinds: Sequence[str]
+) -> list[Panel]:
     """The curves of all experts, or of all students, game by game."""
     stages: dict[str, list[Run]] = {}
     for run in collection.runs:
-        if run.kind == kind:
+        if run.kind in kinds:
             stages.setdefault(run.name, []).append(run)
     panels = []
     for name, runs in stages.items():
         for task in runs[0].tasks:
-            panel = _learning_panel(collection, rows, name, runs, task)
-            if panel is not None and len(panels) < MAX_PANELS:
-                panels.append(panel)
+            rivals = [n for n, others in stages.items() if task in others[0].tasks]
+            caption = name if len(rivals) > 1 else ""
+            svg = _learning_curve(collection, rows, runs, task)
+            if svg and len(panels) < MAX_PANELS:
+                panels.append(Panel(svg, caption))
     return panels
 
 
-def _learning_panel(
-    collection: Collection, rows: Sequence[ScoreRow], name: str, runs: Sequence[Run], task: str
-) -> Panel | None:
+def _learning_curve(
+    collection: Collection, rows: Sequence[ScoreRow], runs: Sequence[Run], task: str
+) -> str:
     # All games of a student step together; each gets its share of the steps.
     share = 1 / len(runs[0].tasks)
     curve = mean_curve([run.curves.get(task, ()) for run in runs])
     if curve is None:
-        return None
+        return ""
     curve = type(curve)(
         tuple(step * share for step in curve.steps), curve.mean, curve.low, curve.high, curve.seeds
     )
-    row = next((r for r in reversed(rows) if r.stage.startswith(name) and r.task == task), None)
+    place = (stage_name(collection, runs[0]), task)
+    row = next((row for row in reversed(rows) if (row.stage, row.task) == place), None)
     random = collection.score_of(RANDOM, task, near=runs[0])
     human = GAMES.get(task)
-    student = runs[0].kind == "distill"
-    rivals = {run.name for run in collection.runs if run.kind == runs[0].kind and task in run.tasks}
-    svg = figures.curve_panel(
+    student = runs[0].kind in STUDENTS
+    return figures.curve_panel(
         task,
         curve,
         "student" if student else "expert",
@@ -183,7 +191,6 @@ def _learning_panel(
         final=None if row is None else row.final,
         human=None if human is None else human.human,
     )
-    return Panel(svg, name if len(rivals) > 1 else "")
 
 
 def contest_table(contest: Contest) -> list[list[Cell]]:
@@ -192,7 +199,7 @@ def contest_table(contest: Contest) -> list[list[Cell]]:
     return [
         [
             Cell(arm.origin, arm.name if arm.name != arm.origin else ""),
-            Cell(str(len(arm.runs))),
+            _count_cell(len(arm.runs)),
             Cell(MISSING)
             if arm.area_ratio is None
             else Cell(
@@ -319,7 +326,7 @@ def _transfer_tile(collection: Collection, contests: Sequence[Contest]) -> list[
         return []
     _, task, arm, ratio = min(arms, key=lambda found: found[0])
     interval = _range(arm.area_ratio_ci95, "{:.2f}")
-    sure = f"95 % interval {interval}" if interval else "one seed: an illustration"
+    sure = f"95 % interval {interval}" if interval else "no interval: an illustration"
     note = f"above random play, from {arm.origin}, beside random weights; {sure}"
     return [Tile(f"{ratio:.1f}\u00d7", f"the area under the curve on {task}", note)]
 
@@ -333,6 +340,10 @@ def _score_cell(score: Score | None) -> Cell:
 
 def _number_cell(value: float | None) -> Cell:
     return Cell(MISSING) if value is None else Cell(show_number(value), value=f"{value}")
+
+
+def _count_cell(value: int) -> Cell:
+    return Cell(f"{value}", value=f"{value}")
 
 
 def _share_cell(value: float | None, interval: tuple[float, float] | None) -> Cell:

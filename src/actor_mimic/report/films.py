@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actor_mimic.errors import ActorMimicError
-from actor_mimic.report.aggregate import Collection, Run
+from actor_mimic.report.aggregate import STUDENTS, Collection, Run
 from actor_mimic.storage.durable import read_regular
 from actor_mimic.storage.run_dir import slug
 
@@ -97,7 +97,7 @@ def embed(films: Sequence[Film], *, max_bytes: int = MAX_BYTES) -> tuple[list[Em
 
 
 def _films_of(collection: Collection, run: Run) -> Iterator[Film]:
-    if run.kind == "distill":
+    if run.kind in STUDENTS:
         yield from _film(run, GRID, f"{run.name}: one network, all its games", large=True)
         teachers = dict(zip(run.tasks, run.parents, strict=False))
         for task in run.tasks:

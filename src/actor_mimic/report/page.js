@@ -12,9 +12,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const { value } = row.cells[column].dataset;
       return value ? Number(value.replace("inf", "Infinity")) : row.cells[column].textContent;
     };
-    const known = (value) => typeof value === "number" || column === 0;
     const body = table.tBodies[0];
     const rows = [...body.rows].map((row) => [key(row), row]);
+    const numbers = rows.some(([value]) => typeof value === "number");
+    const known = (value) => typeof value === "number" || !numbers;
     rows.sort(([a], [b]) => {
       // What was not measured stays at the end.
       if (!known(a) || !known(b)) return known(b) - known(a);

@@ -10,7 +10,7 @@ from typing import Any
 from actor_mimic.errors import StorageError, UnavailableError
 from actor_mimic.games import GAMES
 from actor_mimic.report import contents, figures
-from actor_mimic.report.aggregate import Collection, Run, collect
+from actor_mimic.report.aggregate import STUDENTS, Collection, Run, collect
 from actor_mimic.report.contents import Panel
 from actor_mimic.report.films import embed, find_films
 from actor_mimic.report.over_games import STATISTICS, OverGames, over_games
@@ -162,8 +162,8 @@ def _context(
         "contest_note": CONTEST_NOTE,
         "transfer_headings": TRANSFER_HEADINGS,
         "transfers": [row.cells() for row in transfer_rows(collection)],
-        "expert_panels": contents.learning_panels(collection, rows, "expert"),
-        "student_panels": contents.learning_panels(collection, rows, "distill"),
+        "expert_panels": contents.learning_panels(collection, rows, ("expert",)),
+        "student_panels": contents.learning_panels(collection, rows, STUDENTS),
         "learning_seeds": "one seed" if len({run.seed for run in runs}) == 1 else "mean over seeds",
         "likenesses": _likenesses(collection),
         "commands": contents.commands(collection),

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from actor_mimic.protocols import PROTOCOLS
-from actor_mimic.report.aggregate import RANDOM, Collection, Run, Score
+from actor_mimic.report.aggregate import RANDOM, STUDENTS, Collection, Run, Score
 from actor_mimic.report.printable import printable
 from actor_mimic.report.transfers import area_ratio, contest_of, contests, origin_of, task_of
 from actor_mimic.statistics import bootstrap_mean_ci, percentile_interval, resampled_means
@@ -244,7 +244,7 @@ def _score_row(collection: Collection, run: Run, task: str) -> ScoreRow:
     final = run.scores.get(task)
     row = replace(row, final=final, last_mean=last_mean, maximum=maximum)
     played = run if run.kind != "evaluate" else collection.run_of(run.model_sha256 or "")
-    if played is None or played.kind not in ("distill", "multitask-dqn"):
+    if played is None or played.kind not in STUDENTS:
         return replace(row, expert=final)
     expert = collection.score_of(_teacher(collection, played, task), task, near=run)
     return replace(
@@ -303,15 +303,14 @@ def _with_means(
     group: Callable[[Row], tuple[str, str]],
     mean: Callable[[Sequence[Row]], Row],
 ) -> list[Row]:
-    """The rows, and after the last of each group that has several seeds their mean."""
+    """The rows, group by group; after those of several seeds their mean."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault(group(row), []).append(row)
-    found = []
-    for row in rows:
-        found.append(row)
-        members = groups[group(row)]
-        if len(members) > 1 and row is members[-1]:
+    found: list[Row] = []
+    for members in groups.values():
+        found += members
+        if len(members) > 1:
             found.append(mean(members))
     return found
 

@@ -1,6 +1,7 @@
 """A learning stage inside its run directory: records, evaluations, checkpoints, resume, stop."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -196,7 +197,13 @@ class Session:
         """After a kill between an evaluation's checkpoint and ``best.json``."""
         for record in read_records(self._run.records.path):
             if record.kind == "evaluation" and record.step == self._state.steps:
-                self._consider_best(record.step, float(record.values["merit"] or 0.0))
+                merit = record.values.get("merit")
+                if not isinstance(merit, int | float) or not math.isfinite(merit):
+                    raise DataError(
+                        f"{self._run.records.path}: expected the merit of the evaluation at step "
+                        f"{record.step}, got {merit!r:.100}"
+                    )
+                self._consider_best(record.step, float(merit))
 
     def _write(self, record: Record) -> Iterator[Record]:
         record = dataclasses.replace(record, wall_s=self.elapsed_s)

@@ -305,6 +305,8 @@ def resolve_checkpoint(
             f"{path}: expected a run (with checkpoints/) or a checkpoint (with {MANIFEST}), got a "
             "directory with neither"
         )
+    if checkpoints.is_symlink():
+        raise DataError(f"{checkpoints}: expected a directory, got a symbolic link")
     if which == "best":
         best = read_best(path)
         if best is None:

@@ -24,6 +24,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +144,9 @@ def read_regular(path: Path, *, max_bytes: int) -> bytes:
     """Read a whole small file.
 
     Raises:
-        DataError: if it is missing, not a regular file, or larger than ``max_bytes``.
+        DataError: if it is missing, unreadable, not a regular file, or larger than ``max_bytes``.
     """
-    with open_regular(path) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
+    with _bytes_of(path) as file:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise DataError(f"{path}: expected at most {max_bytes} bytes, got more")
@@ -153,9 +154,23 @@ def read_regular(path: Path, *, max_bytes: int) -> bytes:
 
 
 def file_sha256(path: Path) -> str:
-    """Hash of a regular file, as 64 hexadecimal digits."""
-    with open_regular(path) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
+    """Hash of a regular file, as 64 hexadecimal digits.
+
+    Raises:
+        DataError: if it is missing, unreadable, or not a regular file.
+    """
+    with _bytes_of(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _bytes_of(path: Path) -> Iterator[BufferedReader]:
+    """A sector that cannot be read is damage to this file, like one that reads otherwise."""
+    with open_regular(path) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
+        try:
+            yield file
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def sync_path(path: Path) -> None:
@@ -178,6 +193,18 @@ def make_directory(path: Path) -> None:
     if not path.is_dir():
         path.mkdir()
         sync_path(path.parent)
+
+
+def make_directories(path: Path) -> None:
+    """Make a directory and those above it; what is written there later is found by its whole path.
+
+    Raises:
+        OSError: if that fails.
+    """
+    made = [part for part in (path, *path.parents) if not part.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for part in made:
+        sync_path(part.parent)
 
 
 def write_new(path: Path, content: bytes) -> None:
@@ -238,19 +265,20 @@ def clean_leftovers(directory: Path) -> list[str]:
 
     Returns:
         The names that are gone. Those of processes that live are left alone, except for trash,
-        which nobody wants back.
+        which nobody wants back, and for a checkpoint that was set aside and not replaced: the
+        number of its dead writer may be another process' by now.
     """
     gone: list[str] = []
     for path in sorted(directory.iterdir()) if directory.is_dir() else []:
         match = _LEFTOVER.fullmatch(path.name)
         if match is None:
             continue
-        if not path.name.startswith(TRASH) and _is_another_live_process(int(match["pid"])):
-            continue
         original = directory / match["name"]
         if path.name.startswith(REPLACED) and not os.path.lexists(original):
             os.rename(path, original)
             sync_path(directory)
+        elif not path.name.startswith(TRASH) and _is_another_live_process(int(match["pid"])):
+            continue
         elif path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -7,7 +7,9 @@
         records.jsonl     what was seen, line by line
         progress.csv      the same as a table, and events.out.tfevents.* for TensorBoard
         checkpoints/      what it goes on from
+        best.json         which checkpoint was evaluated best
         evaluations/      scores, by the hash of the model
+        films/            what was filmed, and who played in it
         complete.json     written when it is done
         .lock             held while a process works here
 """
@@ -42,11 +44,11 @@ from actor_mimic.storage.durable import (
     is_plain_name,
     is_plain_path,
     json_bytes,
+    make_directories,
     make_directory,
     parse_json,
     read_regular,
     replace_file,
-    sync_path,
 )
 from actor_mimic.storage.event_file import EventFile, event_files_wanted
 from actor_mimic.storage.manifest import SCHEMA_VERSION, check_schema
@@ -228,7 +230,9 @@ def open_run(
     run = RunDir(path, _take_lock(path / LOCK))
     try:
         clean_leftovers(path)
-        clean_leftovers(run.checkpoints)
+        for entry in path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                clean_leftovers(entry)
         asked = json.loads(json_bytes(dict(config)))
         if os.path.lexists(path / RUN):
             _check_same_run(run, stage, asked, resumable_keys)
@@ -249,7 +253,10 @@ def read_run_json(run: Path, name: str) -> Any:
     """
     if not is_plain_path(name):
         raise ValueError(f"expected a plain file name, got {name!r}")
-    return parse_json(read_regular(run / name, max_bytes=MAX_JSON_BYTES), path=run / name)
+    path = run / name
+    if path.parent != run and path.parent.is_symlink():
+        raise DataError(f"{path.parent}: expected a directory, got a symbolic link")
+    return parse_json(read_regular(path, max_bytes=MAX_JSON_BYTES), path=path)
 
 
 def is_complete(run: Path) -> bool:
@@ -296,9 +303,7 @@ def _make_directory(path: Path) -> None:
     if path.is_symlink():
         raise CannotCreateError(f"{path}: is a symbolic link; name the directory it leads to")
     try:
-        if not path.is_dir():
-            path.mkdir(parents=True, exist_ok=True)
-            sync_path(path.parent)
+        make_directories(path)
         make_directory(path / "checkpoints")
     except OSError as error:
         raise CannotCreateError(f"cannot make the run directory {path}: {error}") from error

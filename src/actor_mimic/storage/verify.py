@@ -46,7 +46,8 @@ def verify(directory: Path) -> Iterator[Finding]:
     if os.path.lexists(directory / MANIFEST):
         yield _checked(directory)
         return
-    for parent, names, files in os.walk(directory):
+    unread: list[OSError] = []
+    for parent, names, files in os.walk(directory, onerror=unread.append):
         here = Path(parent)
         # In place, so that the walk passes by what is hidden and what is checked as a whole.
         names[:] = sorted(name for name in names if not name.startswith("."))
@@ -58,10 +59,16 @@ def verify(directory: Path) -> Iterator[Finding]:
             finding = _checked(path)
             if finding.problem is None or os.path.lexists(path):
                 yield finding
+    for error in unread:
+        if os.path.lexists(error.filename):
+            path = Path(error.filename)
+            yield Finding(path, "", f"{path}: cannot be read: {error.strerror}")
 
 
 def _is_checkpoint(path: Path) -> bool:
-    return step_of(path.name) is not None or os.path.lexists(path / MANIFEST)
+    # A link in place of all checkpoints is none of ours either, and the walk would pass it by.
+    linked = path.name == "checkpoints" and path.is_symlink()
+    return linked or step_of(path.name) is not None or os.path.lexists(path / MANIFEST)
 
 
 def _checked(path: Path) -> Finding:

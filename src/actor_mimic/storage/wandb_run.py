@@ -1,4 +1,4 @@
-"""A run on Weights & Biases: the same tags as everywhere, and nothing but numbers and settings.
+"""A run on Weights & Biases: the same tags as everywhere, and the settings beside them.
 
 The library is asked for only when a run is to be tracked. Its own variables say the rest:
 ``WANDB_MODE=offline`` keeps the run in its directory until ``wandb sync``, ``WANDB_API_KEY`` and

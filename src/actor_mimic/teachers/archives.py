@@ -90,8 +90,7 @@ def open_foreign(path: Path) -> ForeignFile:
         sha256, members = _scan(file)
         start = file.read(9) if file.seek(0) == 0 else b""
         if start.startswith(_ZIP):
-            if members > MAX_SIGNATURES:
-                _unsafe(path, f"at most {MAX_SIGNATURES} members", f"{members}")
+            _check_signatures(path, members)
             kind, weights = _open_zip(path, file, size)
             return ForeignFile(path, kind, sha256, weights)
         if start[8:9] == b"{":
@@ -142,8 +141,20 @@ def _open_zip(
     where = path / "policy.pth"  # for messages only
     if not inner.startswith(_ZIP):
         _unsafe(where, "a file of torch.save in its zip format", f"{inner[:9]!r}")
+    # Where it was deflated, none of its members were seen in the bytes of the file.
+    _check_signatures(where, inner.count(_MEMBER))
     with _zip(where, io.BytesIO(inner)) as archive:
         return "sb3", _repack(where, archive, _check_members(where, archive, len(inner)))
+
+
+def _check_signatures(path: Path, members: int) -> None:
+    """Before the parser, which keeps half a kilobyte of every member.
+
+    Raises:
+        UnsafeError: if there may be too many.
+    """
+    if members > MAX_SIGNATURES:
+        _unsafe(path, f"at most {MAX_SIGNATURES} members", f"{members}")
 
 
 def _zip(path: Path, file: io.BufferedIOBase) -> zipfile.ZipFile:

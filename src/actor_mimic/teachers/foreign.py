@@ -14,7 +14,12 @@ from actor_mimic.envs.make import describe_task
 from actor_mimic.errors import CannotCreateError, ConfigError, DataError, check_choice
 from actor_mimic.networks.layered import ACTIVATIONS, LayeredNetwork
 from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint, write_checkpoint
-from actor_mimic.storage.durable import file_sha256, parse_json, read_regular
+from actor_mimic.storage.durable import (
+    file_sha256,
+    make_directories,
+    parse_json,
+    read_regular,
+)
 from actor_mimic.storage.naming import find_checkpoints
 from actor_mimic.storage.run_dir import installed_versions
 from actor_mimic.teachers.cleanrl import from_cleanrl
@@ -91,7 +96,7 @@ def import_teacher(
         if before is not None:
             return before
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directories(directory)
     except OSError as error:
         raise CannotCreateError(f"cannot make {directory}: {error}") from error
     return write_checkpoint(

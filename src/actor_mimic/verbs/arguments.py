@@ -107,6 +107,17 @@ class Stop:
         self._asked = True
         return self._number
 
+    def rearm(self) -> None:
+        """Begins anew, for work of which nothing has been done yet.
+
+        Raises:
+            Interrupted: if a signal has come already.
+        """
+        # In this order: one that comes in between is raised where it comes.
+        self._asked = False
+        if self._number is not None:
+            raise Interrupted(self._number)
+
     def _remember(self, number: int, _: FrameType | None) -> None:
         if self._number is not None:
             os._exit(Interrupted(number).exit_code)

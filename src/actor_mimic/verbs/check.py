@@ -12,7 +12,7 @@ from actor_mimic.verbs.arguments import CheckpointName, Quiet, Switch, notice
 
 @dataclass(frozen=True)
 class Verify:
-    """Check every byte of a run, of a recipe's runs, or of one checkpoint.
+    """Check what lies in a run, in a recipe's runs, or in one checkpoint.
 
     For example:
       actor-mimic verify runs/demo

@@ -273,6 +273,7 @@ class Run:
 
     def run(self) -> int:
         """Does it; returns the exit code."""
+        from actor_mimic.progress import StageProgress
         from actor_mimic.recipes.load import load_recipe
         from actor_mimic.recipes.run import run_recipe
         from actor_mimic.report.page import write_report
@@ -283,21 +284,31 @@ class Run:
             print(describe_recipe(recipe, as_json=self.json))
             return 0
         path = self.run_dir or Path("runs") / recipe.name
+        stop = Stop()
+
+        def show(title: str, total_steps: int) -> StageProgress:
+            stop.rearm()
+            return StageProgress(title, total_steps)
+
         result = run_recipe(
             recipe,
             path,
             device=self.device,
             threads=self.threads,
             yes=self.yes,
-            stop=Stop(),
+            stop=stop,
+            show=show,
             notice=notice,
             track=self.wandb_project_name if self.track else "",
         )
         report = write_report(path)
-        notice(text_table(path))
-        notice(f"report: {report}")
+        table = text_table(path)
         if self.json:
+            notice(table)
             print(json.dumps(result))
+        else:
+            print(table)
+        notice(f"report: {report}")
         return 0
 
 
