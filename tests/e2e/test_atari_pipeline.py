@@ -86,13 +86,15 @@ def test_a_new_game_starts_from_the_torso(source: str, head: str, runs: Path) ->
 
 def test_a_film_of_the_student(runs: Path) -> None:
     files = ["--video=film.mp4", "--gif=film.gif"]
-    shown = call(
+    result = call(
         *["play", STUDENT, "--task=assault", "--beside=assault", *files, "--max-steps=30"],
         cwd=runs,
-    ).stderr
+    )
+    shown, paths = result.stderr, result.stdout.splitlines()
 
     assert (runs / "film.mp4").read_bytes()[4:8] == b"ftyp"
     assert (runs / "film.gif").read_bytes()[:6] == b"GIF89a"
+    assert paths == ["film.mp4", "film.gif"]
     assert "assault, seed-0: score" in shown
     assert "assault, assault: score" in shown
     assert not list(runs.glob(".tmp-*"))

@@ -81,7 +81,8 @@ def assert_same_weights(one: Path, other: Path) -> None:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An expert of each algorithm, a student and a transfer, made by the verbs."""
     root = tmp_path_factory.mktemp("verbs")
-    call("train-expert", TASK, *SMALL, *SMALL_PQN, "--run-dir=pqn", cwd=root)
+    made = call("train-expert", TASK, *SMALL, *SMALL_PQN, "--run-dir=pqn", cwd=root)
+    assert made.stdout == "pqn/checkpoints/step-000004096\n"
     call("train-expert", TASK, *SMALL, *SMALL_DQN, "--run-dir=dqn", cwd=root)
     call("distill", f"{TASK}=pqn", *SMALL, *SMALL_DISTILL, "--run-dir=student", cwd=root)
     call("transfer", TASK, "--from=student", *SMALL, *OTHER_DQN, "--run-dir=transfer", cwd=root)
@@ -349,5 +350,7 @@ def test_another_librarys_file_teaches_and_plays(tmp_path):
     shown = json.loads(call("show", "student", "--json", cwd=tmp_path).stdout)
     assert [parent["model_sha256"] for parent in shown["parents"]] == [sha256]
     call("evaluate", "imported", "--episodes=2", cwd=tmp_path)
+    again = call("import", file, "--task", TASK, "-o", "again", cwd=tmp_path)
+    assert again.stdout == "again\n"
     call("import", file, "--task", "gym:Acrobot-v1", "-o", "other", cwd=tmp_path, expect=65)
     assert not (tmp_path / "other").exists()

@@ -78,7 +78,8 @@ class Import:
             facts = {"path": str(self.output), "checkpoint": str(checkpoint.path)}
             print(json.dumps(facts | {"model_sha256": checkpoint.model_sha256}))
         else:
-            notice(f"{self.output}: {checkpoint.config['layout']}, plays {self.task}")
+            notice(f"{checkpoint.config['layout']}, plays {self.task}")
+            print(self.output)
         return 0
 
 

@@ -106,7 +106,7 @@ class Play:
             ending = "" if one.over else ", not over yet"
             notice(f"{one.task}, {one.who}: score {one.score:g} in {one.steps:,} steps{ending}")
         for path in paths:
-            notice(f"film: {path}")
+            print(path)
         return 0
 
     def _check(self, epsilon: float) -> list[Path]:

@@ -148,5 +148,5 @@ def run_stage(
     if common.json:
         print(json.dumps({"run_dir": str(path)} | summary))
     else:
-        notice(f"checkpoint: {path / summary['checkpoint']}")
+        print(path / summary["checkpoint"])
     return 0
