@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from documented import restore_process
+from in_process import restore_process
 from test_verbs import SMALL_DISTILL, SMALL_DQN, SMALL_PQN, TASK, call
 
 import actor_mimic
