@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-QUICK = "ACTOR_MIMIC_FAULTS_QUICK"
+QUICK = "FAULTS_QUICK"
 
 
 @dataclass(frozen=True)
