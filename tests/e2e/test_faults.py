@@ -1,8 +1,8 @@
 """Rows of ``make faults`` at a tenth of their trials; each has a mutant that must fail it.
 
-Hostile files have `test_hostile_rows`. Left to ``make faults``: 50 kills (A3), a hundred signals (B7),
-what saving costs, and whole stages compared bit by bit (A12), of which `test_verbs`, `test_recipe` and
-`test_exact_resume` have one of each.
+Hostile files have `test_hostile_rows`. Left to ``make faults``: 50 kills (A3), a hundred signals
+(B7), what saving costs, and whole stages compared bit by bit (A12), of which `test_verbs`,
+`test_recipe` and `test_exact_resume` have one of each.
 """
 
 import subprocess
