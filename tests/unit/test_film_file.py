@@ -126,3 +126,23 @@ def test_without_imageio_ffmpeg_the_install_line_is_named(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(UnavailableError, match=r"pip install 'actor-mimic\[video\]'"):
         FilmFile(tmp_path / "film.mp4", size=SIZE, pictures_per_s=15.0)
+
+
+def test_an_ffmpeg_that_nobody_knows_leaves_no_trace(tmp_path, monkeypatch):
+    """A signal inside Popen: the child has been started, and writes when we are gone."""
+    original = subprocess.Popen
+    orphans = []
+
+    def interrupted(command, **_):
+        orphans.append(original(["sh", "-c", 'sleep 0.2; echo film > "$0"', command[-1]]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(film_file.subprocess, "Popen", interrupted)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        FilmFile(tmp_path / "film.mp4", size=(16, 16), pictures_per_s=15.0),
+    ):
+        pass
+
+    assert orphans[0].wait() != 0
+    assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ takes no memory. imageio-ffmpeg's own writer is not used: it does not say whethe
 
 import contextlib
 import os
+import shutil
 import subprocess
 import tempfile
 from fractions import Fraction
@@ -75,7 +76,10 @@ class FilmFile:
             raise ValueError(f"an MP4 has even sides, got {width}x{height}")
         self._path = path
         self._shape = (height, width, 3)
-        self._temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{path.name}"
+        # In a directory of its own: a signal inside `Popen` leaves an ffmpeg that nobody knows,
+        # which can put nothing where there is no directory any more.
+        self._directory = path.parent / f"{TEMPORARY}{os.getpid()}-{path.name}"
+        self._temporary = self._directory / path.name
         limit = []
         if max_bits_per_s is not None and kind == ".mp4":
             buffer = round(BUFFER_S * max_bits_per_s)
@@ -91,7 +95,7 @@ class FilmFile:
     def __enter__(self) -> "FilmFile":
         self._complaints = tempfile.TemporaryFile()
         try:
-            self._temporary.touch()
+            self._directory.mkdir()
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
@@ -102,7 +106,7 @@ class FilmFile:
             )
         except BaseException as error:  # a signal, too, leaves no trace
             self._complaints.close()
-            self._temporary.unlink(missing_ok=True)
+            shutil.rmtree(self._directory, ignore_errors=True)
             if isinstance(error, OSError):
                 raise CannotCreateError(f"cannot write {self._path}: {error}") from error
             raise
@@ -138,7 +142,7 @@ class FilmFile:
             self._process.wait()
             _close(self._process.stdin)
             self._complaints.close()
-            self._temporary.unlink(missing_ok=True)
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def _finish(self) -> None:
         _close(self._process.stdin)
