@@ -18,6 +18,7 @@ import torch
 
 from actor_mimic.compute import Compute
 from actor_mimic.config import DistillConfig, ExpertConfig, build_config
+from actor_mimic.networks.working_copy import lower
 from actor_mimic.stages.distill import DistillState
 from actor_mimic.stages.expert import (
     DQNState,
@@ -57,6 +58,7 @@ def _teacher(game: str, config: DistillConfig, compute: Compute) -> Teacher:
     network = fresh_network(expert, env)
     env.close()
     compute.place(network)
+    lower(network)
     return Teacher(
         task=game,
         action_names=env.action_names,
@@ -112,11 +114,11 @@ def _emulation_call(state: State, envs: int) -> Callable[[], object]:
 
 def _acting_call(state: State) -> Callable[[], object]:
     obs = state._rollout.observations
+    if isinstance(state, DistillState):
+        return state._act_and_label
     if isinstance(state, PQNState):
         return lambda: state._scores(obs).argmax(dim=1)
-    if isinstance(state, DQNState):
-        return state._greedy
-    return lambda: (state._greedy(obs), state._label_all([obs]))
+    return state._greedy
 
 
 def _update_call(

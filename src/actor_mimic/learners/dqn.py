@@ -18,6 +18,7 @@ from actor_mimic.learners.gradient_step import gradient_step
 from actor_mimic.learners.target_network import TargetNetwork
 from actor_mimic.losses import quantile_td_loss, quantile_td_targets, td_loss, td_targets
 from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.networks.working_copy import WorkingCopy
 
 Quantiles = Callable[[Tensor], Tensor]
 """Observations to the quantiles of each action's return."""
@@ -52,10 +53,11 @@ class DQNLearner:
         fixed_shape: Callable[[Quantiles], Quantiles] = lambda quantiles: quantiles,
     ) -> None:
         self.network = network
+        self.working = WorkingCopy(network)
         self._target = TargetNetwork(network, period_updates=target_period_updates)
         self.target_network = self._target.network
-        self._quantiles = fixed_shape(network.quantiles)
-        self._target_quantiles = fixed_shape(self.target_network.quantiles)
+        self._quantiles = fixed_shape(self.working.network.quantiles)
+        self._target_quantiles = fixed_shape(self._target.working.network.quantiles)
         self._workers = workers
         self.optimizer = optimizer
         self.updates = 0
@@ -106,6 +108,7 @@ class DQNLearner:
             self.optimizer,
             self._workers,
             max_norm=self._max_gradient_norm,
+            working=self.working,
         )
         self.updates += 1
         self._target.follow(self.updates)
@@ -132,5 +135,6 @@ class DQNLearner:
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Goes back to where `state_dict` was taken."""
+        self.working.refresh()
         self._target.restore(self.optimizer, tensors)
         self.updates = int(state["updates"])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from actor_mimic.compute import Workers
 from actor_mimic.errors import DataError, DivergenceError
+from actor_mimic.networks.working_copy import WorkingCopy
 
 
 def gradient_step(
@@ -18,6 +20,7 @@ def gradient_step(
     workers: Workers,
     *,
     max_norm: float,
+    working: WorkingCopy[Any] | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """Forward, the mean over examples, backward, clip, step.
 
@@ -35,6 +38,7 @@ def gradient_step(
         optimizer: over every parameter that the losses reach.
         workers: who computes.
         max_norm: the gradient is scaled down to this norm if it is longer; 0 leaves it as it is.
+        working: what the losses call in the place of the network, if it is not the network.
 
     Returns:
         The mean loss, and the rest for the whole batch, in the order of its rows; detached.
@@ -43,6 +47,7 @@ def gradient_step(
         DivergenceError: if the loss or a gradient is not finite; no parameter has changed then.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    weights = parameters if working is None else working.of(parameters)
     # To CUDA graphs: what earlier calls of a compiled network returned is not needed any more.
     if parameters[0].is_cuda:  # on a CPU it would only import the whole compiler
         torch.compiler.cudagraph_mark_step_begin()
@@ -51,15 +56,15 @@ def gradient_step(
         values, columns = losses(rows)
         loss = values.sum() / num_rows
         # Not `backward`: it would add into the one `.grad` from several threads.
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
         return loss.detach(), gradients, columns
 
     parts = workers.map(part, num_rows)
-    for parameter, *gradients in zip(parameters, *(part[1] for part in parts), strict=True):
-        parameter.grad = _total(gradients)
+    _set_gradients(parameters, [part[1] for part in parts])
     loss = torch.stack([part[0] for part in parts]).sum()
     columns = {name: torch.cat([part[2][name] for part in parts]) for name in parts[0][2]}
-    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm or math.inf)
+    reached = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in reached if p.grad is not None])
     # Both, in one look: an infinite Huber loss has a finite gradient.
     if not torch.isfinite(norm + loss):
         raise DivergenceError(
@@ -67,24 +72,39 @@ def gradient_step(
             "before the optimiser step. Try a lower learning rate, or look at the rewards and the "
             "teachers' scores."
         )
+    if 0.0 < max_norm < norm:
+        torch.nn.utils.clip_grads_with_norm_(reached, max_norm, norm)
     optimizer.step()
+    if working is not None:
+        working.refresh()
     if parameters[0].is_cuda:
         # A gradient that is kept is an output of a CUDA graph that is kept, with all that follow.
         optimizer.zero_grad(set_to_none=True)
     return loss, columns
 
 
-def _total(gradients: Sequence[Tensor | None]) -> Tensor | None:
-    """The sum, laid out as the parameters are; None if no part reached this parameter."""
-    reached = [gradient for gradient in gradients if gradient is not None]
-    if not reached:
-        return None
-    # Convolutions of images that lie channels last give gradients that do too, and a fused
-    # optimiser walks through memory without looking at strides.
-    total = reached[0].contiguous()
-    for gradient in reached[1:]:
-        total += gradient
-    return total
+def _set_gradients(
+    parameters: Sequence[Tensor], parts: Sequence[Sequence[Tensor | None]]
+) -> None:
+    """The sum over the parts in float32, laid out as the parameters are; None where none came.
+
+    The same parameters are reached by every part.
+    """
+    reached = [index for index, gradient in enumerate(parts[0]) if gradient is not None]
+    for index in set(range(len(parameters))).difference(reached):
+        parameters[index].grad = None
+    for index in reached:
+        # Convolutions of images that lie channels last give gradients that do too, and a fused
+        # optimiser walks through memory without looking at strides.
+        if parameters[index].grad is None:
+            parameters[index].grad = torch.empty_like(
+                parameters[index], memory_format=torch.contiguous_format
+            )
+    totals = [parameters[index].grad for index in reached]
+    first, *others = ([part[index] for index in reached] for part in parts)
+    torch._foreach_copy_(totals, first)
+    for more in others:
+        torch._foreach_add_(totals, more)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -30,6 +30,7 @@ from actor_mimic.losses import (
     policy_regression_loss,
 )
 from actor_mimic.networks.student import Student
+from actor_mimic.networks.working_copy import WorkingCopy
 from actor_mimic.objectives import (
     FEATURE_TARGETS,
     OBJECTIVES,
@@ -143,6 +144,7 @@ class MimicLearner:
                 f"got {objective.temperatures}"
             )
         self.student = student
+        self.working = WorkingCopy(student)
         self._workers = workers
         self.regressors = regressors
         self.optimizer = optimizer
@@ -213,7 +215,12 @@ class MimicLearner:
             return losses.mean(dim=0), columns
 
         loss, columns = gradient_step(
-            example_losses, size, self.optimizer, self._workers, max_norm=self._max_gradient_norm
+            example_losses,
+            size,
+            self.optimizer,
+            self._workers,
+            max_norm=self._max_gradient_norm,
+            working=self.working,
         )
         self.updates += 1
         columns |= self._measures(columns.pop("scores"), batches)
@@ -232,6 +239,7 @@ class MimicLearner:
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Goes back to where `state_dict` was taken."""
+        self.working.refresh()
         restore_optimizer(self.optimizer, tensors)
         self.updates = int(state["updates"])
         self.weigh([float(weight) for weight in state["task_weights"]])
@@ -240,10 +248,10 @@ class MimicLearner:
         """Losses of every example, task by task, and the student's scores."""
         size = len(batches[0].obs)
         encoded = [
-            self.student.encode(task, batch.obs)
+            self.working.network.encode(task, batch.obs)
             for task, batch in zip(self.student.action_maps, batches, strict=True)
         ]
-        output = self.student(torch.cat(encoded))
+        output = self.working.network(torch.cat(encoded))
         teacher_scores = torch.cat([batch.teacher_scores for batch in batches])
         legal = self._legal.repeat_interleave(size, dim=0)
         temperature = self._temperature(size)

@@ -18,6 +18,7 @@ from actor_mimic.learners.gradient_step import gradient_step
 from actor_mimic.learners.target_network import TargetNetwork
 from actor_mimic.losses import td_loss, td_targets
 from actor_mimic.networks.student import Student
+from actor_mimic.networks.working_copy import WorkingCopy
 from actor_mimic.replay.frame_replay import TransitionBatch
 
 
@@ -50,6 +51,7 @@ class MultitaskDQNLearner:
         self.student = student
         self.optimizer = optimizer
         self.updates = 0
+        self.working = WorkingCopy(student)
         self._target = TargetNetwork(student, period_updates=target_period_updates)
         self.target_student = self._target.network
         self._double = double
@@ -80,7 +82,7 @@ class MultitaskDQNLearner:
 
         def example_losses(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
             """Each row stands for one example of every task, so every worker has all tasks."""
-            outputs = self.student.play_all(self._on_device([b.obs for b in batches], rows))
+            outputs = self.working.network.play_all(self._on_device([b.obs for b in batches], rows))
             targets = self._targets(batches, rows)
             actions = self._on_device([batch.actions for batch in batches], rows)
             losses = torch.stack(
@@ -100,6 +102,7 @@ class MultitaskDQNLearner:
             self.optimizer,
             self._workers,
             max_norm=self._max_gradient_norm,
+            working=self.working,
         )
         self.updates += 1
         self._target.follow(self.updates)
@@ -115,6 +118,7 @@ class MultitaskDQNLearner:
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Goes back to where `state_dict` was taken."""
+        self.working.refresh()
         self._target.restore(self.optimizer, tensors)
         self.updates = int(state["updates"])
 
@@ -124,10 +128,10 @@ class MultitaskDQNLearner:
     ) -> list[Float32[Tensor, " batch"]]:
         """What the taken actions' values should be, task by task."""
         next_obs = self._on_device([batch.next_obs for batch in batches], rows)
-        valued = [output.scores for output in self.target_student.play_all(next_obs)]
+        valued = [output.scores for output in self._target.working.network.play_all(next_obs)]
         chosen: list[Tensor] | list[None] = [None] * len(batches)
         if self._double:
-            chosen = [output.scores for output in self.student.play_all(next_obs)]
+            chosen = [output.scores for output in self.working.network.play_all(next_obs)]
         returns = self._on_device([batch.returns for batch in batches], rows)
         discounts = self._on_device([batch.discounts for batch in batches], rows)
         return list(map(td_targets, returns, discounts, valued, chosen))

@@ -23,8 +23,11 @@ from actor_mimic.learners.gradient_step import (
 )
 from actor_mimic.losses import lambda_regression_loss
 from actor_mimic.networks.q_network import Output, QNetwork
+from actor_mimic.networks.working_copy import WorkingCopy
 from actor_mimic.returns import lambda_returns
 from actor_mimic.seeding import generator_state, restore_generator
+
+Forward = Callable[[Tensor], Output]
 
 
 def radam_rectification(update: int, *, beta: float = 0.999) -> float:
@@ -106,7 +109,6 @@ class PQNLearner:
 
     Args:
         network: already on its device; it wants norms in it, the algorithm relies on them.
-        forward: the network as it is to be called with a minibatch; itself by default.
         learning_rate: of RAdam; the stage anneals it.
         gamma: discount per step.
         lam: weight of longer returns.
@@ -115,6 +117,12 @@ class PQNLearner:
         max_gradient_norm: larger gradients are scaled down to it.
         rng: shuffles the rollout.
         workers: who computes.
+        fixed_shape: makes of a network the one to call where batches have one shape; see
+            `Compute.fixed_shape`.
+
+    Attributes:
+        working: the network as it is to be called with any batch.
+        forward: the network as it is to be called with a step of all environments, or a minibatch.
     """
 
     def __init__(
@@ -129,10 +137,11 @@ class PQNLearner:
         max_gradient_norm: float,
         rng: np.random.Generator,
         workers: Workers,
-        forward: Callable[[Tensor], Output] | None = None,
+        fixed_shape: Callable[[Forward], Forward] = lambda forward: forward,
     ) -> None:
         self.network = network
-        self._forward = network if forward is None else forward
+        self.working = WorkingCopy(network)
+        self.forward = fixed_shape(self.working.network)
         self._rng = rng
         self._workers = workers
         self._gamma = gamma
@@ -185,7 +194,7 @@ class PQNLearner:
                     rows: slice, indices: Int64[Tensor, " minibatch"] = indices
                 ) -> tuple[Float[Tensor, " rows"], dict[str, Tensor]]:
                     mine = indices[rows]
-                    q_values = self._forward(rollout.observations(mine)).scores
+                    q_values = self.forward(rollout.observations(mine)).scores
                     return lambda_regression_loss(q_values, actions[mine], flat_targets[mine]), {}
 
                 loss, _ = gradient_step(
@@ -194,6 +203,7 @@ class PQNLearner:
                     self.optimizer,
                     self._workers,
                     max_norm=self._max_gradient_norm,
+                    working=self.working,
                 )
                 losses.append(loss)
                 self.updates += 1
@@ -208,6 +218,7 @@ class PQNLearner:
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Goes back to where `state_dict` was taken."""
+        self.working.refresh()
         restore_optimizer(self.optimizer, tensors)
         self.updates = int(state["updates"])
         self._rng = restore_generator(state["rng"])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from actor_mimic.learners.gradient_step import optimizer_tensors, restore_optimizer
+from actor_mimic.networks.working_copy import WorkingCopy
 
 TARGET_PREFIX = "target."
 
@@ -28,6 +29,7 @@ class TargetNetwork(Generic[Network]):
     def __init__(self, online: Network, *, period_updates: int) -> None:
         self.network = copy.deepcopy(online)
         self.network.requires_grad_(False)
+        self.working = WorkingCopy(self.network)
         self._online = online
         self._period_updates = period_updates
 
@@ -35,6 +37,7 @@ class TargetNetwork(Generic[Network]):
         """Copies the online network, if after so many updates it is time."""
         if updates % self._period_updates == 0:
             self.network.load_state_dict(self._online.state_dict())
+            self.working.refresh()
 
     def tensors(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         """The optimiser's tensors and the copy's."""
@@ -49,4 +52,5 @@ class TargetNetwork(Generic[Network]):
         """
         mine = {n: v for n, v in tensors.items() if n.startswith(TARGET_PREFIX)}
         self.network.load_state_dict({n.removeprefix(TARGET_PREFIX): v for n, v in mine.items()})
+        self.working.refresh()
         restore_optimizer(optimizer, {n: v for n, v in tensors.items() if n not in mine})

@@ -127,9 +127,10 @@ class Torso(nn.Module):
         low = self.precision != torch.float32 and obs.dtype == torch.uint8
         # Images are scaled in the precision of the network: 0..255 is exact in bfloat16.
         image = obs.dtype == torch.uint8
-        if image and obs.device.type == "cpu" and not low:
-            # In float32 a CPU convolves 4 channels about twice as fast when they lie side by side.
-            obs = obs.contiguous(memory_format=torch.channels_last)
+        if image and obs.device.type == "cpu" and (torch.is_grad_enabled() or not low):
+            # A CPU convolves 4 channels faster when they lie side by side: in float32 about twice
+            # as fast, in bfloat16 the way back by a quarter.
+            obs = _channels_last(obs)
         # In place: a second batch of images would take longer to allocate than to scale.
         scaled = obs.to(self.precision).mul_(1.0 / 255.0) if image else obs.float()
         with torch.autocast(obs.device.type, dtype=torch.bfloat16, enabled=low):
@@ -200,6 +201,20 @@ def _section(fan_in: int, channels: int, norm: str) -> list[nn.Module]:
 
 def _normalised_relu(channels: int, norm: str) -> list[nn.Module]:
     return [*([nn.GroupNorm(1, channels)] if norm == "all" else []), nn.ReLU()]
+
+
+def _channels_last(
+    images: Shaped[Tensor, "batch channel height width"],
+) -> Shaped[Tensor, "batch channel height width"]:
+    """The same, each place's channels side by side in memory."""
+    if images.is_contiguous(memory_format=torch.channels_last):
+        return images
+    batch, channels, height, width = images.shape
+    stored = images.new_empty(batch, height, width, channels)
+    # Channel by channel: `contiguous` takes twice as long for 64 Atari observations.
+    for channel in range(channels):
+        stored[..., channel] = images[:, channel]
+    return stored.permute(0, 3, 1, 2)
 
 
 def _flat_size(convolutions: Sequence[nn.Module], spec: TorsoSpec) -> int:

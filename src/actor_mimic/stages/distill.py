@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
-from actor_mimic.compute import Compute
+from actor_mimic.compute import Compute, Workers
 from actor_mimic.config import DistillConfig
 from actor_mimic.envs.vector_step import VectorEnv
 from actor_mimic.errors import ConfigError, DataError
@@ -28,7 +28,7 @@ from actor_mimic.stages.fidelity import gap_weights
 from actor_mimic.stages.lockstep import Lockstep, fresh_student, make_all_envs
 from actor_mimic.stages.replays import replay_layout
 from actor_mimic.stages.training import Snapshot
-from actor_mimic.teachers.teacher import Teacher, label_all
+from actor_mimic.teachers.teacher import Teacher, joined, label_all
 
 
 class DistillState:
@@ -122,18 +122,11 @@ class DistillState:
 
     def advance(self) -> dict[str, Tensor]:
         """One step of every environment, its labels, and the updates that are due."""
-        inputs, obs = self._look()
-        # Whom the student learns from alone has time until the emulators are running.
-        labels = None if self.config.actor == "student" else self._label_all(obs)
-        greedy = self._greedy(inputs) if labels is None else self._mixed(inputs, labels)
+        greedy, labels = self._act_and_label()
         self._rollout.send(greedy, self.config.epsilon)
-        # Beside the emulators: labels of what is seen now, and learning from what is stored.
-        labels = [
-            self._as_labels(index, output)
-            for index, output in enumerate(labels or self._label_all(obs))
-        ]
+        # Beside the emulators: learning from what is stored.
         metrics = self._learn()
-        self._games.receive(labels)
+        self._games.receive([self._as_labels(*pair) for pair in enumerate(labels)])
         return metrics
 
     def soften(self, temperatures: Mapping[str, float]) -> None:
@@ -207,11 +200,32 @@ class DistillState:
         """Stops the emulators."""
         self._games.close()
 
-    def _greedy(self, obs: Shaped[Tensor, "envs ..."]) -> Int64[np.ndarray, " envs"]:
-        scores = self._workers.infer(lambda rows: self.network(rows).scores, obs)
+    def _act_and_label(self) -> tuple[Int64[np.ndarray, " envs"], list[Output]]:
+        """What is done in every environment, and what the teachers say of what is seen there.
+
+        All networks look at once. On two cores one of them has the student's rows and the other
+        the teachers': half of the rows through each network in turn takes half as long again.
+        """
+        inputs, obs = self._look()
+        if self.config.actor == "teacher":
+            labels = label_all(self.teachers, obs, self._workers)
+            return np.concatenate([_best(output.scores) for output in labels]), labels
+        student = self.learner.working.network
+
+        @torch.no_grad()  # it holds for the thread that calls
+        def own(rows: Shaped[Tensor, "rows ..."]) -> Output:
+            return student(rows)
+
+        networks = [own, *(teacher.label for teacher in self.teachers)]
+        workers = self._workers if all(t.thread_safe for t in self.teachers) else Workers()
+        mine, *labels = map(joined, workers.map_each(networks, [inputs, *obs]))
+        greedy = self._greedy(mine.scores)
+        return greedy if self.config.actor == "student" else self._mixed(greedy, labels), labels
+
+    def _greedy(self, scores: Float[Tensor, "envs alphabet"]) -> Int64[np.ndarray, " envs"]:
         return np.concatenate(
             [
-                self.network.task_scores(env.task, scores[part]).argmax(dim=1).cpu().numpy()
+                _best(self.network.task_scores(env.task, scores[part]))
                 for env, part in zip(self._rollout.envs, self._rollout.slices, strict=True)
             ]
         )
@@ -227,12 +241,9 @@ class DistillState:
             return torch.cat(list(encoded)), each
 
     def _mixed(
-        self, inputs: Shaped[Tensor, "envs ..."], labels: Sequence[Output]
+        self, own: Int64[np.ndarray, " envs"], labels: Sequence[Output]
     ) -> Int64[np.ndarray, " envs"]:
-        """The teacher's best action, or in some environments the student's."""
-        taught = np.concatenate([output.scores.argmax(dim=1).cpu().numpy() for output in labels])
-        if self.config.actor == "teacher":
-            return taught
+        """The student's best action, or in some environments the teacher's."""
         share = linear(
             self.steps,
             start=self.config.teacher_share_start,
@@ -245,10 +256,8 @@ class DistillState:
                 for env, rng in zip(self._rollout.envs, self._actor_rngs, strict=True)
             ]
         )
-        return np.where(by_teacher, taught, self._greedy(inputs))
-
-    def _label_all(self, obs: Sequence[Shaped[Tensor, "..."]]) -> list[Output]:
-        return label_all(self.teachers, obs, self._workers)
+        taught = np.concatenate([_best(output.scores) for output in labels])
+        return np.where(by_teacher, taught, own)
 
     def _as_labels(self, index: int, output: Output) -> dict[str, Tensor]:
         """What the replay stores of a teacher's output."""
@@ -276,6 +285,10 @@ class DistillState:
         if len(updates) < 2:
             return updates[0] if updates else {}
         return {name: torch.stack([m[name] for m in updates]).mean() for name in updates[0]}
+
+
+def _best(scores: Float[Tensor, "envs actions"]) -> Int64[np.ndarray, " envs"]:
+    return scores.argmax(dim=1).cpu().numpy()
 
 
 def default_samples_per_step(envs: Sequence[VectorEnv]) -> float:

@@ -110,7 +110,6 @@ class PQNState:
         self._settings = settings
         self._device = compute.device
         self._workers = compute.workers()
-        self._forward = compute.fixed_shape(network)
         self._rollout = _make_rollout(config, env)
         self._learner = PQNLearner(
             network,
@@ -122,7 +121,7 @@ class PQNState:
             max_gradient_norm=settings.max_gradient_norm,
             rng=numpy_generator(config.seed, config.task, "minibatches"),
             workers=self._workers,
-            forward=self._forward,
+            fixed_shape=compute.fixed_shape,
         )
         self._trajectories = Trajectories(
             settings.rollout_steps, env.num_envs, self._rollout.observations, compute.device
@@ -189,7 +188,7 @@ class PQNState:
     def _step(self, time: int, epsilon: float) -> None:
         store = self._trajectories
         store.obs[time] = self._rollout.observations  # before `recv` overwrites them
-        scores = self._workers.infer(lambda obs: self._forward(obs).scores, store.obs[time])
+        scores = self._workers.infer(lambda obs: self._learner.forward(obs).scores, store.obs[time])
         self._rollout.send(_greedy(scores), epsilon)
         store.values[time] = scores.amax(dim=1)
         (transition,) = self._rollout.recv()
@@ -203,7 +202,8 @@ class PQNState:
             store.cut_values[time, rows] = final
 
     def _scores(self, obs: Shaped[Tensor, "rows ..."]) -> Float[Tensor, "rows actions"]:
-        return self._workers.infer(lambda rows: self.network(rows).scores, obs.to(self._device))
+        network = self._learner.working.network
+        return self._workers.infer(lambda rows: network(rows).scores, obs.to(self._device))
 
 
 class DQNState:
@@ -301,7 +301,8 @@ class DQNState:
 
     def _greedy(self) -> Int64[Any, " envs"]:
         obs = self._rollout.observations.to(self._device)
-        return _greedy(self._workers.infer(lambda rows: self.network(rows).scores, obs))
+        network = self._learner.working.network
+        return _greedy(self._workers.infer(lambda rows: network(rows).scores, obs))
 
     def _update(self) -> dict[str, Tensor]:
         batch = self._replay.sample_transitions(

@@ -114,7 +114,7 @@ class MultitaskDQNState:
         @torch.no_grad()  # it holds for the thread that calls
         def best(rows: slice) -> list[Tensor]:
             """Some environments of every task."""
-            outputs = self.network.play_all([part[rows] for part in obs])
+            outputs = self._learner.working.network.play_all([part[rows] for part in obs])
             return [output.scores.argmax(dim=1) for output in outputs]
 
         parts = self._workers.map(best, self._settings.num_envs)

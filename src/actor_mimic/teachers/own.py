@@ -13,6 +13,7 @@ from actor_mimic.errors import ConfigError, DataError, did_you_mean
 from actor_mimic.networks.layered import LayeredNetwork
 from actor_mimic.networks.q_network import Output, QNetwork
 from actor_mimic.networks.student import Student
+from actor_mimic.networks.working_copy import lower
 from actor_mimic.storage.checkpoint import Checkpoint
 from actor_mimic.teachers.teacher import Teacher
 
@@ -149,6 +150,7 @@ def load_teachers(
     network = load_network(checkpoint)
     compute.place(network)
     network.requires_grad_(False)
+    lower(network)
     return {task: _teacher(checkpoint, task, network, compute) for task in tasks}
 
 

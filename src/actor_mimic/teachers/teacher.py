@@ -60,34 +60,18 @@ def label_all(
 ) -> list[Output]:
     """What every teacher says of its own task's observations.
 
-    ::
-
-        rows      0 .. 7 | 8 .. 15 | 16 .. 23       of teacher 0, teacher 1 and teacher 2
-        worker        0       |        1            each labels the rows of its half
-
     Args:
         teachers: one per task.
         observations: raw, of each task.
         workers: share the rows of all tasks among them, if every teacher can bear that.
     """
-    ends = np.cumsum([len(obs) for obs in observations])
-
-    def part(rows: slice) -> list[tuple[int, Output]]:
-        found: list[tuple[int, Output]] = []
-        for index, (teacher, obs) in enumerate(zip(teachers, observations, strict=True)):
-            first = int(ends[index]) - len(obs)
-            mine = obs[max(rows.start - first, 0) : max(rows.stop - first, 0)]
-            if len(mine):
-                found.append((index, teacher.label(mine)))
-        return found
-
     if not all(teacher.thread_safe for teacher in teachers):
         workers = Workers()
-    by_teacher: list[list[Output]] = [[] for _ in teachers]
-    for found in workers.map(part, int(ends[-1])):
-        for index, output in found:
-            by_teacher[index].append(output)
-    return [
-        Output(torch.cat([out.scores for out in outs]), torch.cat([out.features for out in outs]))
-        for outs in by_teacher
-    ]
+    parts = workers.map_each([teacher.label for teacher in teachers], observations)
+    return list(map(joined, parts))
+
+
+def joined(outputs: Sequence[Output]) -> Output:
+    """One output of those of consecutive rows."""
+    scores, features = zip(*outputs, strict=True)
+    return Output(torch.cat(scores), torch.cat(features))
