@@ -101,18 +101,18 @@ WORKLOADS = {
         least_of_floor=0.8,
         least_steps_per_s=1_100.0,
     ),
-    # All environments step together, so that one update per 4 steps leaves room for 4 of them.
+    # All environments step together: 8 updates to a turn of 32, or one.
     "dqn-like-sb3": Workload(
         "DQN, batch 32 as SB3",
         "expert",
-        _like_sb3(batch_size=32, num_envs=4),
+        _like_sb3(batch_size=32, num_envs=32),
         warm_steps=1_100,
         game="pong",
     ),
     "dqn-own-batch": Workload(
         f"DQN, batch {OWN_BATCH_SIZE}, samples as SB3",
         "expert",
-        _like_sb3(batch_size=OWN_BATCH_SIZE, num_envs=16),
+        _like_sb3(batch_size=OWN_BATCH_SIZE, num_envs=32),
         warm_steps=1_200,
         game="pong",
     ),

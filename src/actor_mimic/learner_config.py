@@ -32,7 +32,10 @@ class PQNConfig:
 
 @dataclass(frozen=True)
 class DQNConfig:
-    """Deep Q-learning; ``update_every_steps`` counts steps over all environments."""
+    """Deep Q-learning; ``update_every_steps`` counts steps over all environments.
+
+    These step together, so there are several turns to an update, or several updates to a turn.
+    """
 
     num_envs: int = 16
     batch_size: int = 256
@@ -108,10 +111,11 @@ def _check_dqn(learner: DQNConfig) -> None:
     check_choice("optimizer", learner.optimizer, OPTIMIZERS)
     if learner.rmsprop_decay == 1.0:
         raise ConfigError("rmsprop_decay must be below 1: its averages would never move")
-    if learner.update_every_steps % learner.num_envs:
+    every, envs = learner.update_every_steps, learner.num_envs
+    if every % envs and envs % every:
         raise ConfigError(
-            f"update_every_steps {learner.update_every_steps} must be a multiple of "
-            f"num_envs {learner.num_envs}: all environments step together"
+            f"update_every_steps {every} must be a multiple of num_envs {envs}, or divide it: all "
+            "environments step together"
         )
     slots = check_replay(
         learner.replay_capacity_steps, learner.learning_starts_steps, "num_envs", learner.num_envs

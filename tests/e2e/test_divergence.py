@@ -211,7 +211,7 @@ def test_an_infinite_reward_is_the_environments_fault(
         (["--set=num_envs=2.5"], "num_envs must be a whole number"),
         (["--set=rollout_steps=0"], "rollout_steps must be positive"),
         ([*DQN[:2], "--set=update_every_steps=6"], "must be a multiple of num_envs"),
-        ([*DQN[:2], "--set=update_every_steps=2"], "must be a multiple of num_envs"),
+        ([*DQN[:2], "--set=update_every_steps=3"], "must be a multiple of num_envs"),
         ([*DQN[:5], "--set=replay_capacity_steps=40"], "must be at least 12 x num_envs"),
         ([*DQN[:5], "--set=replay_capacity_steps=100"], "exceeds replay_capacity_steps 100"),
         ([*DQN, "--set=n_step=2000"], "n_step 2000 must be at most"),

@@ -210,7 +210,7 @@ def test_text_is_read_as_the_type_of_the_field(given, name, expected):
         (
             "expert",
             {"algorithm": "dqn", "num_envs": 3, "update_every_steps": 8},
-            "update_every_steps 8 must be a multiple of num_envs 3",
+            "update_every_steps 8 must be a multiple of num_envs 3, or divide it",
         ),
         (
             "expert",

@@ -248,15 +248,17 @@ class DQNState:
         self._rollout.start()
 
     def advance(self) -> dict[str, Tensor | float]:
-        """As many steps as one update waits for, and the update."""
+        """As many steps as one update waits for, and the update; or one step, and its updates."""
         settings = self._settings
         metrics: dict[str, Tensor | float] = {}
         epsilon = epsilon_at(settings, self.steps, self.total_steps)
-        for turn in range(settings.update_every_steps // self._rollout.num_envs):
+        every, envs = settings.update_every_steps, self._rollout.num_envs
+        for turn in range(max(1, every // envs)):
             self._rollout.send(self._greedy(), epsilon)
-            # The update runs beside the emulators, on what the replay held before this step.
+            # Updates run beside the emulators, on what the replay held before this step.
             if turn == 0 and self._replay.steps_added >= settings.learning_starts_steps:
-                metrics |= self._update()
+                for _ in range(max(1, envs // every)):
+                    metrics |= self._update()
             (transition,) = self._rollout.recv()
             add_transition(self._replay, transition)
             self.steps += self._rollout.num_envs
