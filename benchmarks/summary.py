@@ -18,7 +18,7 @@ from benchmarks.workloads import WORKLOADS
 
 Round = Mapping[str, Any]
 
-# Steps per second, as multiples of SB3's.
+# Steps per second, as multiples of SB3's with one environment, its default.
 LEAST_OF_SB3 = {"dqn-like-sb3": 3.0, "dqn-own-batch": 4.0}
 PARTS = ("emulation", "acting", "update")
 
@@ -75,7 +75,7 @@ def verdicts(rounds: Sequence[Round]) -> list[Verdict]:
     for name, least in LEAST_OF_SB3.items():
         if rounds[0].get("sb3"):
             target = f"{WORKLOADS[name].title}: times SB3's steps/s"
-            result.append(Verdict(target, "at least", least, median(rounds, of_sb3(name))))
+            result.append(Verdict(target, "at least", least, median(rounds, of_sb3(name, "1"))))
     return result
 
 

@@ -161,9 +161,9 @@ class Workers:
 
         def part(rows: slice) -> list[tuple[int, Result]]:
             found: list[tuple[int, Result]] = []
-            for index, (function, mine) in enumerate(zip(functions, inputs, strict=True)):
-                first = ends[index] - len(mine)
-                mine = mine[max(rows.start - first, 0) : max(rows.stop - first, 0)]
+            for index, (function, own) in enumerate(zip(functions, inputs, strict=True)):
+                first = ends[index] - len(own)
+                mine = own[max(rows.start - first, 0) : max(rows.stop - first, 0)]
                 if len(mine):
                     found.append((index, function(mine)))
             return found

@@ -30,11 +30,13 @@ def test_ratios_to_sb3_are_taken_within_a_round_and_against_the_faster():
     assert median(ROUNDS, of_sb3("dqn-like-sb3")) == 3.0
 
 
-def test_targets_against_sb3():
-    like, own = verdicts(ROUNDS)
+def test_targets_are_multiples_of_sb3_with_one_environment():
+    like, own = verdicts([*ROUNDS, a_round(ours=210.0, sb3_1=70.0, sb3_8=10.0)])  # 3
+    few, _ = verdicts(ROUNDS[:1])
 
-    assert (like.limit, like.measured, like.passed) == (3.0, 3.0, True)
-    assert (own.limit, own.measured, own.passed) == (4.0, 3.0, False)
+    assert (like.limit, like.measured, like.passed) == (3.0, 4.0, True)
+    assert (own.limit, own.measured, own.passed) == (4.0, 4.0, True)
+    assert (few.limit, few.measured, few.passed) == (3.0, 3.0, True)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The one place where a loss becomes an optimiser step, and how an optimiser is put away."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -60,7 +59,8 @@ def gradient_step(
         return loss.detach(), gradients, columns
 
     parts = workers.map(part, num_rows)
-    _set_gradients(parameters, [part[1] for part in parts])
+    for parameter, *gradients in zip(parameters, *(part[1] for part in parts), strict=True):
+        _set_gradient(parameter, gradients)
     loss = torch.stack([part[0] for part in parts]).sum()
     columns = {name: torch.cat([part[2][name] for part in parts]) for name in parts[0][2]}
     reached = [parameter for parameter in parameters if parameter.grad is not None]
@@ -83,28 +83,20 @@ def gradient_step(
     return loss, columns
 
 
-def _set_gradients(
-    parameters: Sequence[Tensor], parts: Sequence[Sequence[Tensor | None]]
-) -> None:
-    """The sum over the parts in float32, laid out as the parameters are; None where none came.
-
-    The same parameters are reached by every part.
-    """
-    reached = [index for index, gradient in enumerate(parts[0]) if gradient is not None]
-    for index in set(range(len(parameters))).difference(reached):
-        parameters[index].grad = None
-    for index in reached:
+def _set_gradient(parameter: Tensor, gradients: Sequence[Tensor | None]) -> None:
+    """The sum in float32, laid out as the parameter is; None if no part reached it."""
+    reached = [gradient for gradient in gradients if gradient is not None]
+    if not reached:
+        parameter.grad = None
+        return
+    if parameter.grad is None:
         # Convolutions of images that lie channels last give gradients that do too, and a fused
         # optimiser walks through memory without looking at strides.
-        if parameters[index].grad is None:
-            parameters[index].grad = torch.empty_like(
-                parameters[index], memory_format=torch.contiguous_format
-            )
-    totals = [parameters[index].grad for index in reached]
-    first, *others = ([part[index] for index in reached] for part in parts)
-    torch._foreach_copy_(totals, first)
-    for more in others:
-        torch._foreach_add_(totals, more)
+        parameter.grad = torch.empty_like(parameter, memory_format=torch.contiguous_format)
+    # Into memory that is kept: it is still in the cache from the last step.
+    parameter.grad.copy_(reached[0])
+    for gradient in reached[1:]:
+        parameter.grad += gradient
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -147,6 +147,7 @@ class HiddenLayers(nn.Module):
 
     def __init__(self, spec: TorsoSpec, num_inputs: int) -> None:
         super().__init__()
+        self.spec = spec
         self.precision = torch.float32
         layers, self.num_features = _hidden_layers(spec, num_inputs)
         self.layers = nn.Sequential(*layers)

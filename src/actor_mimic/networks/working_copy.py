@@ -18,6 +18,9 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from actor_mimic.networks.layered import LayeredNetwork
+from actor_mimic.networks.torsos import HiddenLayers, Torso
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -33,7 +36,7 @@ class WorkingCopy(Generic[Network]):
     """
 
     def __init__(self, network: Network) -> None:
-        self._low = {
+        self._low: dict[Tensor, nn.Parameter] = {
             weight: nn.Parameter(weight.detach().to(torch.bfloat16), weight.requires_grad)
             for weight in _low_weights(network)
         }
@@ -49,7 +52,8 @@ class WorkingCopy(Generic[Network]):
     def refresh(self) -> None:
         """Takes over the weights, after they have changed."""
         if self._low:
-            torch._foreach_copy_(list(self._low.values()), list(self._low))
+            for weight, low in self._low.items():
+                low.copy_(weight)
 
 
 def lower(network: nn.Module) -> None:
@@ -61,7 +65,10 @@ def lower(network: nn.Module) -> None:
 def _low_weights(network: nn.Module) -> Iterator[nn.Parameter]:
     """Those that a CPU multiplies in bfloat16: of convolutions and linear layers on images."""
     for part in network.modules():
-        if getattr(part, "precision", torch.float32) != torch.bfloat16:
+        if not isinstance(part, Torso | HiddenLayers | LayeredNetwork):
+            continue
+        # Vectors stay in float32.
+        if part.precision == torch.float32 or len(part.spec.obs_shape) == 1:
             continue
         for layer in part.layers.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
