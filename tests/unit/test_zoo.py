@@ -184,6 +184,14 @@ def test_a_shipped_expert_is_measured_before_it_teaches_only_where_it_was_not_ye
     assert shipped is not None
     expected = 7.0 if games_of_the_teacher else shipped["mean"]
     assert teachers.values[f"{CARTPOLE}/mean"] == expected
+    # Whoever played: a report of the run finds the figure in the run.
+    (kept,) = (tmp_path / "evaluations").glob(f"{source.model_sha256[:16]}-*.json")
+    content = json.loads(kept.read_text())
+    assert content["checkpoint"] == source.model_sha256
+    assert content["tasks"][CARTPOLE]["mean"] == expected
+    if not games_of_the_teacher:
+        assert content == read_shipped(NAME).evaluation("paper", 0.05)
+        assert kept.stem.endswith(f"-{NAME}-paper-0.05-2-{content['seed']}")
 
 
 def test_stopped_it_leaves_the_zoo_as_it_was_and_keeps_what_was_measured(

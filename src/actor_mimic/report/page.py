@@ -31,10 +31,11 @@ from actor_mimic.storage.durable import replace_file
 PAGE = "report.html"
 STUDENT_NOTE = (
     "Raw scores, mean and 95 % bootstrap interval: of games where there is one seed, of seeds "
-    "where there are several. random: measured here. human: as published. of expert: (student - "
-    "random) / (expert - random), every figure measured here. of human: the same with published "
-    "random and human scores. IQM: mean of the middle half. optimality gap: mean of what scores "
-    "lack to 100 %, better when small; IQM, median, mean: better when large."
+    "where there are several. random: measured here. human: as published. expert: measured here, "
+    "or, of zoo:NAME, when it was shipped, with the same versions. of expert: (student - random) / "
+    "(expert - random). of human: the same with published random and human scores. IQM: mean of "
+    "the middle half. optimality gap: mean of what scores lack to 100 %, better when small; IQM, "
+    "median, mean: better when large."
 )
 CONTEST_NOTE = (
     "Evaluations while learning; the mean over seeds, and a band from the lowest to the highest. "

@@ -31,7 +31,8 @@ SHORTEST = 8
 def text_table(run_dir: Path) -> str:
     """The tables of a recipe, or of a single run.
 
-    Intervals of random play and experts are left to the page; an expert's stand in its own row.
+    Intervals of random play and experts are left to the page; that of an expert that the recipe
+    trained stands in its own row.
 
     Args:
         run_dir: of a recipe, or a single run.

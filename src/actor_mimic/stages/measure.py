@@ -108,8 +108,8 @@ def measure(
         StorageError: if the result cannot be kept.
     """
     epsilon = measuring.epsilon if act else 1.0
-    parts = [name[:16], slug(task), measuring.protocol.name, f"{epsilon:g}", measuring.episodes]
-    file_name = f"{EVALUATIONS}/{'-'.join(str(p) for p in [*parts, measuring.seed])}.json"
+    how = (measuring.protocol.name, epsilon, measuring.episodes, measuring.seed)
+    file_name = _file_name(name, task, *how)
     scores = _kept(measuring.directory, file_name, task)
     if scores is not None:
         return scores
@@ -120,12 +120,7 @@ def measure(
     result = result_json(name, task, epsilon, measuring, scores)
     if claimed is not None:
         result["claimed_score"] = claimed
-    target = measuring.directory / file_name
-    try:
-        make_directory(target.parent)
-        replace_file(target, json_bytes(result))
-    except OSError as error:
-        raise StorageError(f"cannot write {target}: {error}") from error
+    _keep(measuring.directory, file_name, result)
     return scores
 
 
@@ -135,6 +130,22 @@ def result_json(
     """What is kept of one measurement: the scores, and how they came about."""
     result = evaluation_json(name, measuring.protocol, epsilon, {task: scores})
     return result | {"seed": measuring.seed, "versions": _versions()}
+
+
+def _file_name(
+    name: str, task: str, protocol: str, epsilon: float, episodes: int, seed: int
+) -> str:
+    parts = [name[:16], slug(task), protocol, f"{epsilon:g}", episodes, seed]
+    return f"{EVALUATIONS}/{'-'.join(map(str, parts))}.json"
+
+
+def _keep(run: Path, file_name: str, result: Mapping[str, Any]) -> None:
+    target = run / file_name
+    try:
+        make_directory(target.parent)
+        replace_file(target, json_bytes(result))
+    except OSError as error:
+        raise StorageError(f"cannot write {target}: {error}") from error
 
 
 def _versions() -> dict[str, str | None]:
@@ -160,7 +171,8 @@ def _kept(run: Path, file_name: str, task: str) -> TaskScores | None:
 def _shipped(name: str, task: str, measuring: Measuring) -> TaskScores | None:
     """What a shipped expert was measured at, on other games than a run's, and no fewer of them.
 
-    None if the weights are not shipped, or were played otherwise or with other versions.
+    It is kept in the run like what is played there: a report reads no other place. None if the
+    weights are not shipped, or were played otherwise or with other versions.
     """
     expert = name_of_model(name)
     if expert is None:
@@ -170,7 +182,11 @@ def _shipped(name: str, task: str, measuring: Measuring) -> TaskScores | None:
     if result is None or result.get("versions") != _versions():
         return None
     scores = TaskScores.from_json(result["tasks"][task])
-    return scores if scores.episodes >= measuring.episodes else None
+    if scores.episodes < measuring.episodes:
+        return None
+    how = (result["protocol"], result["epsilon"], scores.episodes, result["seed"])
+    _keep(measuring.directory, _file_name(name, task, *how), result)
+    return scores
 
 
 def claimed_score(source: TeacherSource) -> float | None:

@@ -172,6 +172,7 @@ def _is_evaluation(content: Any) -> bool:
         and isinstance(content.get("checkpoint"), str)
         and isinstance(content.get("protocol"), str)
         and isinstance(content.get("epsilon"), float | int)
+        and type(content.get("seed")) is int
         and isinstance(content.get("tasks"), dict)
         and all(map(_is_score, content["tasks"].values()))
     )
