@@ -14,6 +14,8 @@ from actor_mimic.errors import ConfigError, DataError
 from actor_mimic.recipes.load import parse_recipe
 from actor_mimic.recipes.recipe import Parent
 from actor_mimic.recipes.run import run_recipe
+from actor_mimic.report.aggregate import collect
+from actor_mimic.report.tables import score_rows
 from actor_mimic.stages.shipping import MEASURED
 from actor_mimic.storage import shipped as module
 from actor_mimic.storage.checkpoint import resolve_checkpoint
@@ -177,5 +179,51 @@ def test_recipes_take_names_too(tmp_path):
     result = run_recipe(parse_recipe(only.encode(), "mine.toml"), tmp_path / "recipe", threads=1)
     assert result["stages"]["score/seed-0"]["checkpoint"] == str(ZOO_NAME)
     wrong = RECIPE.replace(f'{{ "{CARTPOLE}" =', "{ pong =")
+    with pytest.raises(ConfigError, match=rf"mine.toml:6: .*'{ZOO_NAME}' plays {CARTPOLE}, not"):
+        parse_recipe(wrong.encode(), "mine.toml")
+    wrong = RECIPE.replace("episodes = 2", 'tasks = ["pong"]')
+    with pytest.raises(ConfigError, match=rf"mine.toml:12: .*'{ZOO_NAME}' plays {CARTPOLE}, not"):
+        parse_recipe(wrong.encode(), "mine.toml")
+    wrong = RECIPE.replace(f'{{ "{CARTPOLE}" = "{ZOO_NAME}" }}', f'{{ pong = "{tmp_path}/run" }}')
     with pytest.raises(DataError, match="not pong"):
         run_recipe(parse_recipe(wrong.encode(), "mine.toml"), tmp_path / "wrong", threads=1)
+
+
+def test_a_damaged_expert_is_found_with_the_recipe(zoo):
+    (zoo / NAME / "scores.json").write_text("{}")
+
+    with pytest.raises(DataError, match=r"scores\.json"):
+        parse_recipe(RECIPE.encode(), "mine.toml")
+
+
+SMALL = """films = false
+
+[defaults.distill]
+steps_per_task = 256
+envs_per_task = 4
+learning_starts_steps = 64
+replay_capacity_steps = 2_000
+eval_every_steps = 0
+final_episodes = 2
+"""
+
+
+@pytest.mark.usefixtures("zoo")
+def test_a_student_is_reported_beside_the_expert_that_came_with_the_package(tmp_path):
+    text = RECIPE.replace("\n\n", f"\n{SMALL}\n", 1)
+    recipe = parse_recipe(text.encode(), "mine.toml")
+    run_recipe(recipe, tmp_path / "recipe", threads=1, probe_s=0.01)
+
+    collection = collect(tmp_path / "recipe")
+    student, expert = score_rows(collection)
+    shipped = read_shipped(NAME).scores("paper", 0.05)
+    assert shipped is not None
+    assert (student.stage, student.of_student, expert.stage) == ("student", True, "score")
+    assert student.expert is not None
+    assert student.expert.scores == tuple(shipped["scores"])
+    assert student.expert.ci95 == tuple(shipped["ci95"])
+    assert student.random is not None
+    (run, _) = collection.runs
+    assert run.teacher_parameters.keys() == {CARTPOLE}
+    told = (tmp_path / "recipe/recipe.json").read_text()
+    assert json.loads(told)["stages"][0]["parents"] == {CARTPOLE: str(ZOO_NAME)}

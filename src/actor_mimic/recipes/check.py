@@ -26,7 +26,7 @@ from actor_mimic.recipes.recipe import (
     seed_of_parent,
 )
 from actor_mimic.storage.run_dir import validate_run_name
-from actor_mimic.storage.shipped import PREFIX, shipped_path
+from actor_mimic.storage.shipped import PREFIX, read_shipped, shipped_path
 
 TASK_PREFIX = "gym:"
 KINDS = ("expert", "distill", "multitask-dqn", "transfer", "evaluate")
@@ -62,6 +62,7 @@ class RecipeReader:
 
         Raises:
             ConfigError: naming source, line (where it can be found) and key.
+            DataError: if an expert that it names is damaged.
         """
         self._check_keys("", table, TOP_KEYS, "recipe")
         name = self._name("", table)
@@ -270,16 +271,20 @@ class RecipeReader:
     def _check_plays(
         self, where: str, keys: list[str], name: str, parent: Parent, tasks: Iterable[str]
     ) -> None:
-        if parent.stage is None:
-            return
-        known = self._stages[parent.stage].tasks
+        known = self._played_by(parent)
         for task in tasks:
-            if task not in known:
+            if known and task not in known:
+                who = parent.stage or str(parent.path)
                 self._fail(
-                    where,
-                    keys,
-                    f"stage {name!r}: {parent.stage!r} plays {', '.join(known)}, not {task}",
+                    where, keys, f"stage {name!r}: {who!r} plays {', '.join(known)}, not {task}"
                 )
+
+    def _played_by(self, parent: Parent) -> tuple[str, ...]:
+        """The tasks of a parent; empty where only its checkpoint knows, not opened here."""
+        if parent.stage is not None:
+            return self._stages[parent.stage].tasks
+        name = str(parent.path)
+        return (read_shipped(name.removeprefix(PREFIX)).task,) if name.startswith(PREFIX) else ()
 
     def _check_seeds(self, where: str, stage: Stage) -> None:
         for parent in stage.parents.values():

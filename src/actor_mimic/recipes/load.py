@@ -82,7 +82,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 
     Raises:
         UsageError: if there is no shipped recipe of that name.
-        DataError: if there is no such file.
+        DataError: if there is no such file, or an expert that it names is damaged.
         ConfigError: if something in it is unknown, missing or contradictory; names file, line
             (where it can be found) and key.
     """
@@ -106,7 +106,7 @@ def parse_recipe(content: bytes, source: str) -> Recipe:
         source: where it is from, for messages and for the command that repeats it.
 
     Raises:
-        ConfigError: as `load_recipe`.
+        ConfigError, DataError: as `load_recipe`.
     """
     try:
         text = content.decode()

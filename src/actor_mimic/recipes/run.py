@@ -258,7 +258,7 @@ def _check_paths(recipe: Recipe) -> None:
             checkpoint = resolve_checkpoint(parent.path, which="best" if parent.best else "newest")
             if stage.kind == "distill" and key not in checkpoint.tasks:
                 raise DataError(
-                    f"stage {stage.name!r}: {checkpoint.path} plays "
+                    f"stage {stage.name!r}: {checkpoint.name} plays "
                     f"{', '.join(checkpoint.tasks)}, not {key}"
                 )
 
