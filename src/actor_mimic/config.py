@@ -57,6 +57,7 @@ class ExpertConfig:
     total_steps: int = 2_500_000
     seed: int = 0
     protocol: str = "paper"
+    centred: bool = False  # images less their mean in random play, and values that begin at 0
     learner: PQNConfig | DQNConfig = field(default_factory=PQNConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

@@ -13,6 +13,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The soonest to a good expert on few cores.
     "fast": {
         "algorithm": "pqn",
+        "centred": True,
     },
     # Mnih et al. (2015), extended data table 1 and the code released with it. Where the two can be
     # read differently the code decides: docs/deviations.md.

@@ -19,6 +19,7 @@ from actor_mimic.networks.q_network import QNetwork
 
 HEADS = ("fresh", "copy")
 STUDENT_PREFIX = "network."  # a student keeps its Q-network under this name
+BACKGROUND = "torso.background"
 HEAD_PREFIX = "head."
 
 
@@ -85,6 +86,9 @@ def warm_start(
         pairs = _shared_actions(source_outputs, target_actions)
     origins = []
     for name, tensor in own.items():
+        if name == BACKGROUND:  # of the new game: what it is less of looks another way
+            origins.append(TensorOrigin(name, "fresh", 0))
+            continue
         if not name.startswith(HEAD_PREFIX):
             tensor.copy_(source[name])
             origins.append(TensorOrigin(name, "copied", len(tensor)))

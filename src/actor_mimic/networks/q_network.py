@@ -110,6 +110,8 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
         TypeError: if a layer of another kind has parameters.
     """
     module.to_empty(device="cpu")
+    for buffer in module.buffers():
+        buffer.zero_()
     for layer in module.modules():
         if isinstance(layer, nn.GroupNorm | nn.LayerNorm):
             layer.reset_parameters()

@@ -29,12 +29,14 @@ class TorsoSpec:
         width: factor on every channel and hidden count of the kind.
         norm: layer norm before each ReLU: ``none``, ``dense`` (hidden layers only) or ``all``.
         obs_shape: channels, height, width of the stacked images, or the vector's length.
+        centred: the torso reads images less a background that is stored with its weights.
     """
 
     kind: str
     obs_shape: tuple[int, ...]
     width: float = 1.0
     norm: str = "none"
+    centred: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -120,6 +122,9 @@ class Torso(nn.Module):
             layers += own
         self.layers = nn.Sequential(*layers)
         self.num_features = fan_in
+        if spec.centred:
+            # Of every frame of a stack, in 0..1.
+            self.background = nn.Buffer(torch.zeros(spec.obs_shape[1:]))
 
     def forward(self, obs: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch features"]:
         """The last layer, after its ReLU."""
@@ -133,6 +138,8 @@ class Torso(nn.Module):
             obs = _channels_last(obs)
         # In place: a second batch of images would take longer to allocate than to scale.
         scaled = obs.to(self.precision).mul_(1.0 / 255.0) if image else obs.float()
+        if self.spec.centred:
+            scaled = scaled.sub_(self.background.to(scaled.dtype))
         with torch.autocast(obs.device.type, dtype=torch.bfloat16, enabled=low):
             return self.layers(scaled).float()
 
@@ -244,6 +251,8 @@ def _check(spec: TorsoSpec) -> None:
         raise ConfigError(f"width must be positive and finite, got {spec.width}")
     if not spec.obs_shape or min(spec.obs_shape) < 1:
         raise ConfigError(f"the observations have the impossible shape {spec.obs_shape}")
+    if spec.centred and len(spec.obs_shape) != 3:
+        raise ConfigError("only images have a background to be centred on")
     needs_images = SHAPES[spec.kind].reads_images
     if len(spec.obs_shape) != (3 if needs_images else 1):
         raise ConfigError(

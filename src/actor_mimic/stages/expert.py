@@ -26,6 +26,7 @@ from actor_mimic.seeding import (
     restore_generator,
     torch_generator,
 )
+from actor_mimic.stages.background import mean_frame
 from actor_mimic.stages.replays import add_transition, make_replays, replay_layout
 from actor_mimic.stages.training import RecentEpisodes, Snapshot
 
@@ -37,13 +38,16 @@ def observation_shape(env: VectorEnv) -> tuple[int, ...]:
     return (env.stack_size, *env.frame_shape)
 
 
-def torso_spec(config: NetworkConfig, env: VectorEnv) -> TorsoSpec:
-    """The torso that a configuration asks for, on a task's observations."""
+def torso_spec(config: NetworkConfig, env: VectorEnv, *, centred: bool = False) -> TorsoSpec:
+    """The torso that a configuration asks for, on a task's observations.
+
+    Vectors are never centred.
+    """
     shape = observation_shape(env)
     kind = config.network
     if kind == "auto":
         kind = "mlp" if len(shape) == 1 else "nature"
-    return TorsoSpec(kind, shape, config.width, config.norm)
+    return TorsoSpec(kind, shape, config.width, config.norm, centred and len(shape) > 1)
 
 
 def make_task_envs(config: ExpertConfig | TransferConfig, compute: Compute) -> VectorEnv:
@@ -57,15 +61,34 @@ def make_task_envs(config: ExpertConfig | TransferConfig, compute: Compute) -> V
     )
 
 
-def fresh_network(config: ExpertConfig | TransferConfig, env: VectorEnv) -> QNetwork:
-    """A randomly initialised network for the task; the run's seed decides the weights."""
+@torch.no_grad()
+def fresh_network(
+    config: ExpertConfig | TransferConfig, env: VectorEnv, *, centred: bool = False
+) -> QNetwork:
+    """A randomly initialised network for the task; the run's seed decides the weights.
+
+    Args:
+        config: what to do.
+        env: the task; it is not played.
+        centred: as `ExpertConfig.centred`, whatever the configuration says.
+    """
     learner = config.learner
-    return QNetwork(
-        torso_spec(config.network, env),
+    centred |= isinstance(config, ExpertConfig) and config.centred
+    network = QNetwork(
+        torso_spec(config.network, env, centred=centred),
         len(env.action_names),
         num_quantiles=learner.num_quantiles if isinstance(learner, DQNConfig) else 1,
         generator=torch_generator(config.seed, config.task, "network"),
     )
+    if network.torso.spec.centred:
+        protocol = protocol_named(config.protocol)
+        background = mean_frame(config.task, seed=config.seed, protocol=protocol)
+        network.torso.background.copy_(background)
+        # Values that differ at random are an error, and the first thing that is learnt is to make
+        # them equal, at the cost of what tells observations apart.
+        network.head.weight.zero_()
+        network.head.bias.zero_()
+    return network
 
 
 def expert_state(

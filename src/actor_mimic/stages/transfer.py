@@ -62,13 +62,13 @@ def transfer_network(
             f"{parent.path} has an encoder for each of its tasks and none for {config.task}: "
             "a network for one task cannot start from it"
         )
-    shape = TorsoSpec.from_json(parent.network["torso"]).obs_shape
-    if shape != observation_shape(env):
+    spec = TorsoSpec.from_json(parent.network["torso"])
+    if spec.obs_shape != observation_shape(env):
         raise DataError(
-            f"{parent.path} reads observations of shape {shape}, "
+            f"{parent.path} reads observations of shape {spec.obs_shape}, "
             f"{config.task} gives {observation_shape(env)}"
         )
-    network = fresh_network(config, env)
+    network = fresh_network(config, env, centred=spec.centred)
     source = load_network(parent)
     assert not isinstance(source, LayeredNetwork), "refused by with_network_of"
     if isinstance(source, Student):
