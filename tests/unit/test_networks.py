@@ -259,6 +259,7 @@ def test_a_network_survives_json(norm):
         (TorsoSpec("nature", STACK, width=math.inf), r"width .* got inf"),
         (TorsoSpec("nature", STACK, width=math.nan), r"width .* got nan"),
         (TorsoSpec("nature", (4,)), r"'nature' reads images.*\(4,\)"),
+        (TorsoSpec("mlp", (4,), centred=True), r"only images have a background"),
         (TorsoSpec("mlp", STACK), r"'mlp' reads vectors.*\(4, 84, 84\)"),
         (TorsoSpec("mlp", (2, 3)), r"'mlp' reads vectors"),
         (TorsoSpec("mlp", ()), r"impossible shape"),

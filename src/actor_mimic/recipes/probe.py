@@ -135,7 +135,7 @@ def _network_of_parent(recipe: Recipe, parent: Parent) -> NetworkConfig:
         # An import; most are of this size, and only their speed is asked for here.
         return NetworkConfig(width=1.0, norm="none")
     spec = TorsoSpec.from_json(checkpoint.network["torso"])
-    return NetworkConfig(spec.kind, spec.width, spec.norm)
+    return NetworkConfig(spec.kind, spec.width, spec.norm, spec.centred)
 
 
 def _key(

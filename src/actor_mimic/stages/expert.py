@@ -38,16 +38,16 @@ def observation_shape(env: VectorEnv) -> tuple[int, ...]:
     return (env.stack_size, *env.frame_shape)
 
 
-def torso_spec(config: NetworkConfig, env: VectorEnv, *, centred: bool = False) -> TorsoSpec:
+def torso_spec(config: NetworkConfig, env: VectorEnv) -> TorsoSpec:
     """The torso that a configuration asks for, on a task's observations.
 
-    Vectors are never centred.
+    Only images are centred: the preset `fast`, which asks for it, suits vectors too.
     """
     shape = observation_shape(env)
     kind = config.network
     if kind == "auto":
         kind = "mlp" if len(shape) == 1 else "nature"
-    return TorsoSpec(kind, shape, config.width, config.norm, centred and len(shape) > 1)
+    return TorsoSpec(kind, shape, config.width, config.norm, config.centred and len(shape) > 1)
 
 
 def make_task_envs(config: ExpertConfig | TransferConfig, compute: Compute) -> VectorEnv:
@@ -62,20 +62,15 @@ def make_task_envs(config: ExpertConfig | TransferConfig, compute: Compute) -> V
 
 
 @torch.no_grad()
-def fresh_network(
-    config: ExpertConfig | TransferConfig, env: VectorEnv, *, centred: bool = False
-) -> QNetwork:
+def fresh_network(config: ExpertConfig | TransferConfig, env: VectorEnv) -> QNetwork:
     """A randomly initialised network for the task; the run's seed decides the weights.
 
-    Args:
-        config: what to do.
-        env: the task; it is not played.
-        centred: as `ExpertConfig.centred`, whatever the configuration says.
+    A centred one gets its background from games of its own, ``env`` is not played; its outputs
+    begin at zero (deviation 46).
     """
     learner = config.learner
-    centred |= isinstance(config, ExpertConfig) and config.centred
     network = QNetwork(
-        torso_spec(config.network, env, centred=centred),
+        torso_spec(config.network, env),
         len(env.action_names),
         num_quantiles=learner.num_quantiles if isinstance(learner, DQNConfig) else 1,
         generator=torch_generator(config.seed, config.task, "network"),

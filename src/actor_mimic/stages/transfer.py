@@ -33,7 +33,7 @@ def with_network_of(config: TransferConfig, parent: Checkpoint) -> TransferConfi
             "transfer, but not the import itself"
         )
     spec = TorsoSpec.from_json(parent.network["torso"])
-    network = NetworkConfig(network=spec.kind, width=spec.width, norm=spec.norm)
+    network = NetworkConfig(spec.kind, spec.width, spec.norm, spec.centred)
     return dataclasses.replace(config, network=network)
 
 
@@ -68,7 +68,7 @@ def transfer_network(
             f"{parent.path} reads observations of shape {spec.obs_shape}, "
             f"{config.task} gives {observation_shape(env)}"
         )
-    network = fresh_network(config, env, centred=spec.centred)
+    network = fresh_network(config, env)
     source = load_network(parent)
     assert not isinstance(source, LayeredNetwork), "refused by with_network_of"
     if isinstance(source, Student):

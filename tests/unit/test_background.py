@@ -1,0 +1,190 @@
+"""Experts that start centred: where the background comes from, and what becomes of it."""
+
+from dataclasses import replace
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+import torch
+
+from actor_mimic.compute import Compute
+from actor_mimic.config import ExpertConfig, TransferConfig, build_config
+from actor_mimic.envs.vector_step import VectorStep
+from actor_mimic.errors import ConfigError
+from actor_mimic.learners.warm_start import warm_start
+from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.networks.torsos import TorsoSpec
+from actor_mimic.networks.working_copy import WorkingCopy
+from actor_mimic.protocols import protocol_named
+from actor_mimic.stages import background
+from actor_mimic.stages.expert import fresh_network, make_task_envs
+from actor_mimic.stages.transfer import with_network_of
+from actor_mimic.storage.checkpoint import Checkpoint
+
+CPU = Compute("cpu", "float32", 1)
+SPEC = TorsoSpec("nature", (4, 84, 84), width=0.25, norm="all", centred=True)
+IMAGES = torch.randint(
+    0, 256, (5, 4, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
+
+
+class Counting:
+    """Frames of one pixel: step t of environment n shows 10 t + n. No game ever ends."""
+
+    task = "counting"
+    num_envs = 2
+    frame_shape = (1, 1)
+    frame_dtype = np.uint8
+    stack_size = 4
+    frame_skip = 4
+    steps_per_s = 15.0
+    action_names = ("NOOP",)
+
+    def __init__(self) -> None:
+        self.time = 0
+        self.closed = False
+
+    def frames(self) -> np.ndarray:
+        return np.array([[[10 * self.time]], [[10 * self.time + 1]]], dtype=np.uint8)
+
+    def reset(self) -> np.ndarray:
+        return self.frames()
+
+    def send(self, _actions: np.ndarray) -> None:
+        self.time += 1
+
+    def recv(self) -> VectorStep:
+        no, zero = np.zeros(2, dtype=bool), np.zeros(2, dtype=np.float32)
+        frames = self.frames()
+        return VectorStep(frames, frames, zero, zero, no, no, no, no)
+
+    def state_dict(self) -> dict:
+        raise NotImplementedError
+
+    def load_state_dict(self, _state: dict) -> None:
+        raise NotImplementedError
+
+    def picture(self) -> np.ndarray:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_mean_over_environments_and_every_fifth_step(monkeypatch):
+    env = Counting()
+    monkeypatch.setattr(background, "make_envs", lambda *_, **__: env)
+    monkeypatch.setattr(background, "NUM_ENVS", 2)
+    monkeypatch.setattr(background, "STEPS", 15)
+    mean = background.mean_frame("counting", seed=0, protocol=protocol_named("paper"))
+
+    # Seen at steps 0, 5 and 10: 0 and 1, 50 and 51, 100 and 101.
+    assert mean.dtype == torch.float32
+    torch.testing.assert_close(mean, torch.tensor([[50.5 / 255.0]]))
+    assert env.closed
+
+
+def test_a_game_looks_the_same_to_the_same_seed(monkeypatch):
+    monkeypatch.setattr(background, "STEPS", 50)
+    paper = protocol_named("paper")
+    one, again, other = (background.mean_frame("pong", seed=s, protocol=paper) for s in (0, 0, 1))
+
+    assert one.shape == (84, 84)
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    # Most of the field is one grey, 87 of 255.
+    assert one.median() == pytest.approx(87 / 255)
+    assert (one - other).abs().mean() < 0.01
+
+
+def expert(**changes: object) -> tuple[ExpertConfig, QNetwork]:
+    config = build_config("expert", {"task": "pong", "num_envs": 8, "width": 0.25, **changes})
+    assert isinstance(config, ExpertConfig)
+    env = make_task_envs(config, CPU)
+    network = fresh_network(config, env)
+    env.close()
+    return config, network
+
+
+def test_fast_starts_centred_and_at_zero(monkeypatch):
+    monkeypatch.setattr(background, "STEPS", 50)
+    config, network = expert()
+    _, plain = expert(centred=False)
+    looks = background.mean_frame("pong", seed=config.seed, protocol=protocol_named("paper"))
+
+    assert torch.equal(network.torso.background, looks)
+    assert torch.equal(network(IMAGES).scores, torch.zeros(5, 6))
+    # All else is as without.
+    ours = dict(network.torso.named_parameters())
+    assert all(torch.equal(value, ours[name]) for name, value in plain.torso.named_parameters())
+    assert not plain.torso.spec.centred
+    assert plain(IMAGES).scores.abs().min() > 0
+
+
+@pytest.mark.parametrize("preset", ["nature", "sb3"])
+def test_other_presets_start_as_published(preset):
+    config = build_config("expert", {"task": "pong", "preset": preset})
+    assert not config.network.centred
+
+
+def test_vectors_have_no_background():
+    config = build_config("expert", {"task": "gym:CartPole-v1", "num_envs": 8})
+    assert isinstance(config, ExpertConfig)
+    env = make_task_envs(config, CPU)
+    network = fresh_network(config, env)
+    env.close()
+
+    assert config.network.centred
+    assert not network.torso.spec.centred
+    assert network(torch.ones(1, 4)).scores.abs().min() > 0
+
+
+@pytest.mark.parametrize("stage", ["distill", "multitask-dqn"])
+def test_several_games_have_no_background_in_common(stage):
+    with pytest.raises(ConfigError, match="centred = true is for one task"):
+        build_config(stage, {"tasks": ["pong", "boxing"], "centred": "true"})
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_images_are_read_less_the_background(precision):
+    network = QNetwork(SPEC, 3, generator=torch.Generator().manual_seed(1))
+    Compute("cpu", precision, 1).place(network)
+    looks = torch.linspace(0, 1, 84 * 84).view(84, 84)
+    network.torso.background.copy_(looks)
+    dtype = torch.float32 if precision == "float32" else torch.bfloat16
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    with torch.no_grad(), autocast:
+        scaled = IMAGES.to(dtype) * (1 / 255.0) - looks.to(dtype)
+        expected = network.torso.layers(scaled).float()
+        found = network(IMAGES).features
+
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    copy = WorkingCopy(network).network
+    assert torch.equal(copy(IMAGES).scores, network(IMAGES).scores)
+    assert copy.torso.background is network.torso.background
+
+
+def test_a_centred_parent_leaves_the_new_game_its_own_background():
+    parent = QNetwork(SPEC, 3, generator=torch.Generator().manual_seed(1))
+    target = QNetwork(SPEC, 2, generator=torch.Generator().manual_seed(2))
+    parent.torso.background.fill_(0.25)
+    target.torso.background.fill_(0.75)
+    origins = warm_start(
+        target,
+        parent.state_dict(),
+        source_outputs=("NOOP", "FIRE", "UP"),
+        target_actions=("NOOP", "DOWN"),
+        head="fresh",
+    )
+
+    assert (target.torso.background == 0.75).all()
+    assert {o.name: o.origin for o in origins}["torso.background"] == "fresh"
+    assert torch.equal(target.torso.layers[0].weight, parent.torso.layers[0].weight)
+
+
+def test_a_transfer_is_centred_as_its_parent_is():
+    config = build_config("transfer", {"task": "pong"})
+    assert isinstance(config, TransferConfig)
+    for spec in (SPEC, replace(SPEC, centred=False)):
+        parent = Mock(spec=Checkpoint, network={"torso": spec.to_json()})
+        assert with_network_of(config, parent).network.centred == spec.centred
