@@ -94,7 +94,7 @@ def _keep_freed_memory() -> None:
 
     Every update allocates the same tensors anew. By default each of some MiB is mapped and given
     back on its own, and the kernel clears its pages again each time: 1,500 page faults for a
-    minibatch of 128 images, and an eighth of the time of an update on two cores.
+    minibatch of 128 images (decision 10).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -98,7 +98,9 @@ def small(config, *, measured: bool = False):
         eval_episodes=1,
         final_episodes=int(measured or asks),
     )
-    parts = {"schedule": schedule, "network": dataclasses.replace(config.network, width=0.125)}
+    # Centred, an expert of a few steps without reward values all actions alike: it teaches nothing.
+    network = dataclasses.replace(config.network, width=0.125, centred=False)
+    parts = {"schedule": schedule, "network": network}
     tiny = {"batch_size": 8, "replay_capacity_steps": 200, "learning_starts_steps": 32}
     if isinstance(config, DistillConfig):
         tiny["batch_size_per_task"] = tiny.pop("batch_size")

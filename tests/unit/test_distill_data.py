@@ -128,13 +128,13 @@ def test_a_mixture_gives_the_teacher_its_share_in_every_environment():
     )
     shares = []
     with started(made) as state:
-        opposite = lambda obs: leaning(obs).argmin(dim=1).numpy()  # noqa: E731
-        state._greedy = opposite  # type: ignore[method-assign]
         choose, observed = state._mixed, []
 
-        def noted(inputs: Tensor, labels: list[Output]) -> np.ndarray:
-            actions = choose(inputs, labels)
-            observed.append(actions == leaning(inputs).argmax(dim=1).numpy())
+        def noted(_own: np.ndarray, labels: list[Output]) -> np.ndarray:
+            (output,) = labels
+            taught = output.scores.argmax(dim=1).numpy()
+            actions = choose(1 - taught, labels)
+            observed.append(actions == taught)
             return actions
 
         state._mixed = noted  # type: ignore[method-assign]

@@ -1,8 +1,8 @@
 """Weights in the precision that they are multiplied in, beside those that are learnt.
 
 In bfloat16 a CPU would turn every weight of a torso into that precision again for each batch, and
-so would every worker: of a small batch through a large network that is most of the time. Here they
-are turned once, after each optimiser step::
+so would every worker, however small the batch. Here they are turned once, after each optimiser
+step::
 
     weights (float32) --refresh--> copies (bfloat16) --forward, backward--> gradients (bfloat16)
         ^                                                                        |
@@ -51,13 +51,16 @@ class WorkingCopy(Generic[Network]):
     @torch.no_grad()
     def refresh(self) -> None:
         """Takes over the weights, after they have changed."""
-        if self._low:
-            for weight, low in self._low.items():
-                low.copy_(weight)
+        for weight, low in self._low.items():
+            low.copy_(weight)
 
 
 def lower(network: nn.Module) -> None:
-    """Turns the weights of a network that is not learnt any more, for good; else as above."""
+    """The same without a copy: the weights of a network that is not learnt any more are changed.
+
+    Args:
+        network: as of a `WorkingCopy`; in float32, and on a GPU, it stays as it is.
+    """
     for weight in _low_weights(network):
         weight.data = weight.data.to(torch.bfloat16)
 

@@ -13,9 +13,16 @@ from actor_mimic.config import (
     EvaluateConfig,
     build_config,
 )
-from actor_mimic.errors import ActorMimicError, ConfigError, UsageError, did_you_mean
+from actor_mimic.errors import (
+    ActorMimicError,
+    ConfigError,
+    UsageError,
+    check_choice,
+    did_you_mean,
+)
 from actor_mimic.presets import preset_name, presets_of
 from actor_mimic.protocols import PROTOCOLS
+from actor_mimic.recipes.evaluation import build_evaluation
 from actor_mimic.recipes.lines import Lines
 from actor_mimic.recipes.recipe import (
     BEST_SUFFIX,
@@ -39,7 +46,6 @@ BUDGETS = {
     "multitask-dqn": "steps_per_task",
     "transfer": "total_steps",
 }
-EVALUATE_KEYS = ("tasks", "episodes", "protocol")
 
 
 class RecipeReader:
@@ -167,7 +173,7 @@ class RecipeReader:
         if "seed" in values:
             raise ConfigError("seed is not a setting of a stage; write seeds = [...]")
         if stage.kind == "evaluate":
-            return _build_evaluation(values)
+            return build_evaluation(values)
         if stage.kind == "distill":
             if "tasks" in values:
                 raise ConfigError("tasks is given by the keys of teachers")
@@ -180,8 +186,7 @@ class RecipeReader:
             if not isinstance(values.get("task"), str):
                 raise ConfigError(f"task must be the name of a game, got {values.get('task')!r}")
             config = build_config(stage.kind, values)
-        if config.protocol not in PROTOCOLS:
-            raise ConfigError(_unknown_protocol(config.protocol))
+        check_choice("protocol", config.protocol, PROTOCOLS)
         return self._scaled(config, BUDGETS[stage.kind])
 
     def _scaled(self, config: Config, budget: str) -> Config:
@@ -374,32 +379,6 @@ def _check_network(stage: Stage, own: Iterable[str]) -> None:
     for name in own:
         if name in NETWORK_SETTINGS:
             raise ConfigError(f"{name} with a parent: the parent's weights decide the network")
-
-
-def _build_evaluation(values: Mapping[str, Any]) -> EvaluateConfig:
-    for key in values:
-        if key not in EVALUATE_KEYS:
-            known = did_you_mean(key, EVALUATE_KEYS)
-            raise ConfigError(f"unknown setting {key!r} of stage evaluate{known}")
-    tasks = values.get("tasks", [])
-    if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
-        raise ConfigError(f"tasks must be a list of names, got {tasks!r:.100}")
-    if len(set(tasks)) != len(tasks):
-        raise ConfigError(f"tasks must be different, got {tasks!r:.100}")
-    episodes = values.get("episodes", 30)
-    if type(episodes) is not int or episodes < 1:
-        raise ConfigError(f"episodes must be a positive whole number, got {episodes!r:.100}")
-    protocol = values.get("protocol", "paper")
-    if protocol not in PROTOCOLS:
-        raise ConfigError(_unknown_protocol(protocol))
-    return EvaluateConfig(tuple(tasks), episodes, protocol)
-
-
-def _unknown_protocol(name: object) -> str:
-    return (
-        f"protocol must be one of {', '.join(PROTOCOLS)}, got {name!r:.100}"
-        f"{did_you_mean(str(name), PROTOCOLS)}"
-    )
 
 
 def _named(keys: Iterable[str], message: str) -> list[str]:

@@ -40,12 +40,14 @@ def mean_frame(task: str, *, seed: int, protocol: Protocol) -> Float32[Tensor, "
         [env], life_loss_is_terminal=False, rngs=[numpy_generator(seed, task, "background")]
     )
     total = np.zeros(env.frame_shape, dtype=np.float64)
-    rollout.start()
-    for step in range(STEPS):
-        rollout.send(np.zeros(NUM_ENVS, dtype=np.int64), epsilon=1.0)
-        (transition,) = rollout.recv()
-        rollout.take_finished()
-        if step % EVERY == 0:
-            total += transition.frames.mean(axis=0)
-    rollout.close()
+    try:
+        rollout.start()
+        for step in range(STEPS):
+            rollout.send(np.zeros(NUM_ENVS, dtype=np.int64), epsilon=1.0)
+            (transition,) = rollout.recv()
+            rollout.take_finished()
+            if step % EVERY == 0:
+                total += transition.frames.mean(axis=0)
+    finally:
+        rollout.close()
     return torch.from_numpy(total / (STEPS / EVERY) / 255.0).float()

@@ -204,7 +204,7 @@ class DistillState:
         """What is done in every environment, and what the teachers say of what is seen there.
 
         All networks look at once. On two cores one of them has the student's rows and the other
-        the teachers': half of the rows through each network in turn takes half as long again.
+        the teachers': half of the rows through each network in turn takes a third longer.
         """
         inputs, obs = self._look()
         if self.config.actor == "teacher":
