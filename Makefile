@@ -13,7 +13,7 @@ SB3_INSTALLED := $(SB3_VENV)/.installed
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
 
-demo: $(INSTALLED) ## Train experts, distil them into one network, transfer it to a new game
+demo: $(INSTALLED) ## Distil four shipped experts into one network, transfer it to a fifth game
 	$(BIN)/actor-mimic run demo
 
 test: $(INSTALLED) ## Run every test

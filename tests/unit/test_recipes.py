@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -336,13 +337,47 @@ def test_files_and_names(tmp_path):
 
 
 def test_every_shipped_recipe_is_valid_and_opens_with_its_command():
-    names = ["demo", "paper-multitask", "paper-transfer", "small-transfer", "zoo"]
+    names = ["demo", "from-scratch", "paper-multitask", "paper-transfer", "small-transfer", "zoo"]
 
     assert shipped_recipes() == names
     for name in names:
         recipe = load_recipe(name)
         assert recipe.name == name
         assert recipe.description
+        text = resources.files("actor_mimic.recipes").joinpath(f"{name}.toml").read_text()
+        assert text.startswith((f"# actor-mimic run {name}\n", f"# actor-mimic run {name} --yes\n"))
+
+
+def test_the_teachers_of_the_demo_come_with_the_package():
+    recipe = load_recipe("demo")
+
+    assert not [stage for stage in recipe.stages if stage.kind == "expert"]
+    teachers = recipe.stage("student").teachers
+    assert len(teachers) == 4
+    assert {task: str(parent) for task, parent in teachers.items()} == {
+        task: f"zoo:{task}" for task in teachers
+    }
+
+
+def test_the_teachers_of_from_scratch_are_trained_by_it():
+    recipe = load_recipe("from-scratch")
+    experts = {stage.name: stage.tasks for stage in recipe.stages if stage.kind == "expert"}
+
+    teachers = recipe.stage("student").teachers
+    assert len(teachers) == 2
+    assert {parent.stage: (task,) for task, parent in teachers.items()} == experts
+
+
+@pytest.mark.parametrize("name", ["demo", "from-scratch"])
+def test_a_new_game_is_learnt_from_a_student_from_nothing_and_played_at_random(name):
+    recipe = load_recipe(name)
+    arms = [stage for stage in recipe.stages if stage.kind == "transfer"]
+
+    assert [arm.parent for arm in arms] == [Parent("student"), None]
+    assert arms[0].config == arms[1].config
+    (played,) = [stage for stage in recipe.stages if stage.kind == "evaluate"]
+    assert (played.parent, played.tasks) == (None, arms[0].tasks)
+    assert not {*arms[0].tasks} & {*recipe.stage("student").tasks}
 
 
 def test_the_zoo_has_the_games_of_the_paper_and_freeway_which_explores_longer():

@@ -2,7 +2,7 @@
 
 ::
 
-    name = "demo"                    # letters, digits, ._-
+    name = "mine"                    # letters, digits, ._-
     description = "..."              # optional
     seeds = [0]                      # each stage runs once per seed
     scale = 1.0                      # optional: multiplies total_steps and steps_per_task
@@ -20,7 +20,7 @@
     [[stage]]
     name = "student"
     kind = "distill"
-    teachers = { pong = "pong-expert", boxing = "runs/boxing", enduro = "zoo:enduro" }
+    teachers = { pong = "pong-expert", boxing = "runs/boxing", freeway = "zoo:freeway" }
     preset = "paper"                 # optional: paper or authors-code
 
     [[stage]]

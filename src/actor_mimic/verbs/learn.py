@@ -90,7 +90,7 @@ class Distill:
     For example:
       actor-mimic distill pong=runs/expert-pong-pqn-0 boxing=runs/expert-boxing-pqn-0
       actor-mimic distill pong=RUN boxing=RUN@best --set temperature=0.01
-      actor-mimic distill pong=zoo:pong boxing=zoo:boxing
+      actor-mimic distill pong=zoo:pong breakout=zoo:breakout
     """
 
     teachers: Positional[
@@ -246,12 +246,13 @@ class Run:
 
     For example:
       actor-mimic run demo
+      actor-mimic run from-scratch
       actor-mimic run my-recipe.toml --run-dir runs/mine
       actor-mimic run my-recipe.toml --print-config
     """
 
     recipe: Positional[Annotated[str, tyro.conf.arg(metavar="RECIPE")]]
-    """demo, small-transfer, paper-multitask, paper-transfer, zoo, or a TOML file."""
+    """demo, from-scratch, small-transfer, paper-multitask, paper-transfer, zoo, or a TOML file."""
     run_dir: OptionalPath = None
     """Where its runs are kept. Left out: runs/RECIPE."""
     device: Device = "auto"

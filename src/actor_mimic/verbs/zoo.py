@@ -25,7 +25,7 @@ class Zoo:
 
     For example:
       actor-mimic zoo
-      actor-mimic distill pong=zoo:pong boxing=zoo:boxing
+      actor-mimic distill pong=zoo:pong breakout=zoo:breakout
       actor-mimic zoo --add runs/expert-pong-pqn-0@best    # for maintainers, in a clone
     """
 
