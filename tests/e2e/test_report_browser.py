@@ -1,4 +1,4 @@
-"""Reports opened by a real browser: a made-up run of eight games, and what `make demo` gave."""
+"""Reports opened by a real browser: a made-up run of eight games, and those under `results/`."""
 
 import shutil
 import time
@@ -10,7 +10,10 @@ import pytest
 from actor_mimic.report.page import write_report
 from tests.made_up_run import make_run
 
-DEMO = Path(__file__).parents[2] / "results" / "demo" / "report.html"
+COMMITTED = {
+    path.parent.name: path
+    for path in sorted((Path(__file__).parents[2] / "results").glob("*/report.html"))
+}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CONTRAST = """() => {
   const channel = (value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
@@ -86,10 +89,11 @@ def made_up(tmp_path_factory):
     return Expected(path, figures=23, films=11)
 
 
-@pytest.fixture(scope="module", params=["made-up run", "demo"])
+@pytest.fixture(scope="module", params=["made-up run", *COMMITTED])
 def report(request):
-    if request.param == "demo":
-        return Expected(DEMO, figures=11, films=0)
+    if request.param in COMMITTED:
+        # Three figures of scores, two of one transfer, four learning curves, two of agreement.
+        return Expected(COMMITTED[request.param], figures=11, films=0)
     return request.getfixturevalue("made_up")
 
 
@@ -119,6 +123,10 @@ def opened(browser, report, request):
     page.goto(report.path.as_uri())
     yield page
     context.close()
+
+
+def test_what_the_recipes_gave_is_committed_with_its_page():
+    assert COMMITTED.keys() >= {"demo", "from-scratch"}
 
 
 LOOKS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
