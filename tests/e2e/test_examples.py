@@ -13,7 +13,7 @@ import pytest
 from documented import EXAMPLES, ROOT, Runner, blocks, commands
 from in_process import restore_process
 
-from actor_mimic.config import build_config
+from actor_mimic.config import Config, build_config
 from actor_mimic.recipes.load import load_recipe
 
 README, DOCS = ROOT / "README.md", ROOT / "docs"
@@ -82,7 +82,8 @@ def test_a_page(
         said = capfd.readouterr().out
         assert "one network plays gym:Acrobot-v1, gym:CartPole-v1\n" in said
         assert re.search(r"^(walked to the end in \d+ steps|got lost)$", said, re.MULTILINE)
-        assert "runs/demo/student/seed-0 plays assault, krull; now: assault" in said
+        games = "breakout, freeway, pong, space_invaders"
+        assert f"runs/demo/student/seed-0 plays {games}; now: breakout" in said
 
 
 def test_the_scripts_are_short_and_all_on_their_page() -> None:
@@ -97,15 +98,37 @@ def test_the_scripts_are_short_and_all_on_their_page() -> None:
 
 
 def test_the_tutorial_does_by_hand_what_the_demo_does() -> None:
-    verbs = {"train-expert": "expert", "distill": "distill", "transfer": "transfer"}
-    by_hand = []
-    for block in blocks(DOCS / "tutorial.md"):
-        for words in commands(block.text) if block.language == "sh" else ():
-            if len(words) > 1 and words[1] in verbs:
-                by_hand.append(build_config(verbs[words[1]], asked(words[1], words[2:])))
+    told = [words for words in tutorial() if words[1] != "train-expert"]
 
-    learning = [stage.config for stage in load_recipe("demo").stages if stage.kind != "evaluate"]
-    assert by_hand == learning
+    stages = load_recipe("demo").stages
+    by_hand = [configured(words) for words in told]
+    assert by_hand == [stage.config for stage in stages if stage.kind != "evaluate"]
+    (student,) = (stage for stage in stages if stage.kind == "distill")
+    teachers = dict(word.split("=") for word in told[0][2 : 2 + len(student.teachers)])
+    assert teachers == {task: str(parent) for task, parent in student.teachers.items()}
+
+
+def test_the_tutorial_trains_an_expert_of_from_scratch() -> None:
+    told = [configured(words) for words in tutorial() if words[1] == "train-expert"]
+
+    assert told
+    experts = [stage.config for stage in load_recipe("from-scratch").stages]
+    assert all(config in experts for config in told)
+
+
+LEARNING = {"train-expert": "expert", "distill": "distill", "transfer": "transfer"}
+
+
+def tutorial() -> list[list[str]]:
+    """Its commands that learn, in order."""
+    shown = (block.text for block in blocks(DOCS / "tutorial.md") if block.language == "sh")
+    found = (words for text in shown for words in commands(text))
+    return [words for words in found if len(words) > 1 and words[1] in LEARNING]
+
+
+def configured(words: list[str]) -> Config:
+    """What a command that learns asks for."""
+    return build_config(LEARNING[words[1]], asked(words[1], words[2:]))
 
 
 def asked(verb: str, words: list[str]) -> dict:
@@ -139,18 +162,18 @@ class TestFileFormats:
     @pytest.mark.parametrize(
         ("heading", "pattern"),
         [
-            ("run.json", "student/seed-0/run.json"),
-            ("complete.json", "student/seed-0/complete.json"),
-            ("best.json", "assault-expert/seed-0/best.json"),
-            ("evaluations/*.json", "student/seed-0/evaluations/*.json"),
-            ("recipe.json", "recipe.json"),
-            ("MANIFEST.json", "student/seed-0/checkpoints/*/MANIFEST.json"),
-            ("MANIFEST.json", "assault-expert/seed-0/checkpoints/*/MANIFEST.json"),
+            ("run.json", "demo/student/seed-0/run.json"),
+            ("complete.json", "demo/student/seed-0/complete.json"),
+            ("best.json", "expert-assault-pqn-0/best.json"),
+            ("evaluations/*.json", "demo/student/seed-0/evaluations/*.json"),
+            ("recipe.json", "demo/recipe.json"),
+            ("MANIFEST.json", "demo/student/seed-0/checkpoints/*/MANIFEST.json"),
+            ("MANIFEST.json", "expert-assault-pqn-0/checkpoints/*/MANIFEST.json"),
         ],
     )
     def test_keys(self, heading: str, pattern: str, after_readme: Path) -> None:
         (documented,) = self.documented(heading)
-        found = [json.loads(p.read_text()) for p in (after_readme / "runs/demo").glob(pattern)]
+        found = [json.loads(p.read_text()) for p in (after_readme / "runs").glob(pattern)]
 
         assert found
         for content in found:
@@ -161,7 +184,7 @@ class TestFileFormats:
         keys, kinds = self.documented("records.jsonl")
         records = [
             json.loads(line)
-            for path in (after_readme / "runs/demo").glob("*/seed-0/records.jsonl")
+            for path in (after_readme / "runs").rglob("records.jsonl")
             for line in path.read_text().splitlines()
         ]
 

@@ -152,9 +152,18 @@ def test_the_readme_asks_the_student_of_the_demo_for_what_it_plays():
     assert len(re.findall(r"^(?!import|\s*$)", code, re.MULTILINE)) <= 10
 
 
-def test_the_readme_uses_the_games_of_the_demo():
+def test_the_readme_has_a_figure_of_every_game_of_the_demo():
     text = (ROOT / "README.md").read_text()
     recipe = load_recipe("demo")
+    tables = dict(re.findall(r"^\| ([A-Z][\w ]+) \| (.*) \|$", text, re.MULTILINE))
+    for stage in recipe.stages:
+        for task in stage.tasks:
+            assert task.replace("_", " ").title() in tables, task
+
+
+def test_the_readme_uses_the_games_of_from_scratch():
+    text = (ROOT / "README.md").read_text()
+    recipe = load_recipe("from-scratch")
     for stage in recipe.stages:
         if stage.kind == "expert":
             assert f"train-expert {stage.config.task}" in text
