@@ -17,3 +17,9 @@ def decoded_here(monkeypatch):
     from actor_mimic.teachers import decoder, weights
 
     monkeypatch.setattr(weights, "decode_confined", lambda _, *given: decoder.decode(*given))
+
+
+@pytest.fixture(autouse=True)
+def _a_glance_at_the_background(monkeypatch):
+    """What a game looks like is seen in a glance: networks are built in many tests."""
+    monkeypatch.setattr("actor_mimic.stages.background.STEPS", 20)

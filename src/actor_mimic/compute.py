@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -141,7 +141,7 @@ class Workers:
         return [mine, *(future.result() for future in futures)]
 
     def map_each(
-        self, functions: Sequence[Callable[[Tensor], Result]], inputs: Sequence[Tensor]
+        self, functions: Sequence[Callable[[Any], Result]], inputs: Sequence[Tensor | range]
     ) -> list[list[Result]]:
         """Every function of its own inputs, whose rows are shared out as if they were one batch.
 

@@ -30,7 +30,7 @@ class NetworkConfig:
     network: str = "auto"
     width: float = 0.5
     norm: str = "all"
-    centred: bool = False  # images less their mean in random play, and values that begin at 0
+    centred: bool = True  # images less their mean in random play; values of one task begin at 0
 
 
 NETWORK_SETTINGS = tuple(entry.name for entry in dataclasses.fields(NetworkConfig))
@@ -128,7 +128,6 @@ class DistillConfig:
         _check_tasks(self.tasks)
         _check_positive(self)
         _check_schedule(self.schedule)
-        _check_not_centred(self.network)
         for setting, choices in _DISTILL_CHOICES.items():
             check_choice(setting, getattr(self, setting), choices)
         _check_objective(self)
@@ -171,7 +170,6 @@ class MultitaskDQNConfig:
         _check_tasks(self.tasks)
         _check_positive(self)
         _check_schedule(self.schedule)
-        _check_not_centred(self.network)
         check_learner(self.learner)
         check_choice("head", self.head, ("shared", "per_task", "branched"))
         if self.learner.num_quantiles != 1:
@@ -239,11 +237,6 @@ _MAY_BE_ZERO = {
 def _check_tasks(tasks: tuple[str, ...]) -> None:
     if not tasks or len(set(tasks)) != len(tasks):
         raise ConfigError(f"tasks must be different and at least one, got {tasks}")
-
-
-def _check_not_centred(network: NetworkConfig) -> None:
-    if network.centred:
-        raise ConfigError("centred = true is for one task: each has a background of its own")
 
 
 def _check_positive(config: Any) -> None:

@@ -13,7 +13,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The soonest to a good expert on few cores.
     "fast": {
         "algorithm": "pqn",
-        "centred": True,
     },
     # Mnih et al. (2015), extended data table 1 and the code released with it. Where the two can be
     # read differently the code decides: docs/deviations.md.
@@ -40,6 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_gradient_norm": 0.0,
         "width": 1.0,
         "norm": "none",
+        "centred": False,
     },
     # What the RL Zoo of Stable-Baselines3 trains its Atari agents of DQN with, for runs side by
     # side; what it leaves out has the defaults of that library's DQN.
@@ -65,6 +65,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_gradient_norm": 10.0,
         "width": 1.0,
         "norm": "none",
+        "centred": False,
     },
 }
 
@@ -103,6 +104,7 @@ _PAPER: dict[str, Any] = {
     "head": "shared",
     "width": 1.0,
     "norm": "none",
+    "centred": False,
 }
 
 DISTILL_PRESETS: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""Experts that start centred: where the background comes from, and what becomes of it."""
+"""Networks that are centred: where backgrounds come from, and what becomes of them."""
 
 from dataclasses import replace
 from unittest.mock import Mock
@@ -10,13 +10,14 @@ import torch
 from actor_mimic.compute import Compute
 from actor_mimic.config import ExpertConfig, TransferConfig, build_config
 from actor_mimic.envs.vector_step import VectorStep
-from actor_mimic.errors import ConfigError
+from actor_mimic.learners.target_network import TargetNetwork
 from actor_mimic.learners.warm_start import warm_start
 from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.networks.student import Student
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.networks.working_copy import WorkingCopy
 from actor_mimic.protocols import protocol_named
-from actor_mimic.stages import background
+from actor_mimic.stages import background, lockstep
 from actor_mimic.stages.expert import fresh_network, make_task_envs
 from actor_mimic.stages.transfer import with_network_of
 from actor_mimic.storage.checkpoint import Checkpoint
@@ -121,10 +122,21 @@ def test_fast_starts_centred_and_at_zero(monkeypatch):
     assert plain(IMAGES).scores.abs().min() > 0
 
 
-@pytest.mark.parametrize("preset", ["nature", "sb3"])
-def test_other_presets_start_as_published(preset):
-    config = build_config("expert", {"task": "pong", "preset": preset})
-    assert not config.network.centred
+@pytest.mark.parametrize(
+    ("stage", "preset"),
+    [
+        ("expert", "nature"),
+        ("expert", "sb3"),
+        ("multitask-dqn", "nature"),
+        ("multitask-dqn", "sb3"),
+        ("distill", "paper"),
+        ("distill", "authors-code"),
+    ],
+)
+def test_published_presets_start_as_published(stage, preset):
+    asked = {"task": "pong"} if stage == "expert" else {"tasks": ["pong"]}
+    assert not build_config(stage, asked | {"preset": preset}).network.centred
+    assert build_config(stage, asked).network.centred
 
 
 def test_vectors_have_no_background():
@@ -137,12 +149,6 @@ def test_vectors_have_no_background():
     assert config.network.centred
     assert not network.torso.spec.centred
     assert network(torch.ones(1, 4)).scores.abs().min() > 0
-
-
-@pytest.mark.parametrize("stage", ["distill", "multitask-dqn"])
-def test_several_games_have_no_background_in_common(stage):
-    with pytest.raises(ConfigError, match="centred = true is for one task"):
-        build_config(stage, {"tasks": ["pong", "boxing"], "centred": "true"})
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -185,6 +191,82 @@ def test_a_centred_parent_leaves_the_new_game_its_own_background():
 def test_a_transfer_is_centred_as_its_parent_is():
     config = build_config("transfer", {"task": "pong"})
     assert isinstance(config, TransferConfig)
+    assert config.network.centred  # where there is no parent
     for spec in (SPEC, replace(SPEC, centred=False)):
         parent = Mock(spec=Checkpoint, network={"torso": spec.to_json()})
         assert with_network_of(config, parent).network.centred == spec.centred
+
+
+GAMES = {"pong": ("NOOP", "UP"), "boxing": ("NOOP", "FIRE", "UP")}
+
+
+def student(precision: str = "float32") -> Student:
+    """A centred student of two games, whose backgrounds are a ramp down and a ramp across."""
+    made = Student(SPEC, GAMES, generator=torch.Generator().manual_seed(3))
+    Compute("cpu", precision, 1).place(made)
+    ramp = torch.linspace(0, 1, 84)
+    assert made.backgrounds is not None
+    made.backgrounds[0] = ramp[:, None]
+    made.backgrounds[1] = ramp
+    return made
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_student_takes_away_the_background_of_each_game(precision):
+    """As a network of one game does, which has the same weights and that game's background."""
+    two = student(precision)
+    for index, game in enumerate(GAMES):
+        one = QNetwork(SPEC, len(two.alphabet), generator=torch.Generator().manual_seed(3))
+        Compute("cpu", precision, 1).place(one)
+        one.torso.background.copy_(two.backgrounds[index])
+        assert torch.equal(two.play(game, IMAGES).features, one(IMAGES).features)
+
+
+def test_one_batch_of_all_games_is_read_as_each_by_itself():
+    """Also where it is cut elsewhere than between the games."""
+    two = student()
+    obs = [IMAGES[:3], IMAGES.flip(0)]
+    whole = torch.cat([two.encode(game, own) for game, own in zip(GAMES, obs, strict=True)])
+
+    assert torch.equal(two.encode_all(obs), whole)
+    for rows in (range(0, 8), range(0, 2), range(1, 3), range(2, 5), range(3, 8), range(6, 7)):
+        assert torch.equal(two.encode_all(obs, rows), whole[rows.start : rows.stop])
+    with torch.no_grad():
+        for mine, (game, own) in zip(two.play_all(obs), zip(GAMES, obs, strict=True), strict=True):
+            torch.testing.assert_close(mine.scores, two.play(game, own).scores)
+
+
+def test_a_student_is_stored_with_its_backgrounds():
+    before = student()
+    again = Student.from_json(before.to_json())
+    assert all(tensor.is_meta for tensor in again.state_dict().values())
+    again.to_empty(device="cpu")
+    again.load_state_dict(before.state_dict())
+
+    assert torch.equal(again.backgrounds, before.backgrounds)
+    assert torch.equal(again.play("boxing", IMAGES).scores, before.play("boxing", IMAGES).scores)
+    assert WorkingCopy(student("bfloat16")).network.backgrounds.dtype == torch.float32
+
+
+def test_a_target_network_has_the_backgrounds_that_are_set_later():
+    online = student()
+    target = TargetNetwork(online, period_updates=10)
+    online.backgrounds[0].fill_(0.5)
+
+    assert (target.network.backgrounds[0] == 0.5).all()
+
+
+def test_a_student_looks_at_its_games_before_the_first_step(monkeypatch):
+    seen = []
+
+    def mean_frame(task, *, seed, protocol):
+        seen.append((task, seed, protocol.name))
+        return torch.full((84, 84), 0.1 * len(seen))
+
+    monkeypatch.setattr(lockstep, "mean_frame", mean_frame)
+    two = student()
+    asked = {"tasks": list(GAMES), "seed": 5, "protocol": "sticky"}
+    lockstep.see_backgrounds(two, build_config("distill", asked))
+
+    assert seen == [("pong", 5, "sticky"), ("boxing", 5, "sticky")]
+    assert [float(looks.mean()) for looks in two.backgrounds] == pytest.approx([0.1, 0.2])

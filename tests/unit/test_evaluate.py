@@ -20,11 +20,11 @@ CARTPOLE = "gym:CartPole-v1"
 @pytest.mark.parametrize(
     ("episodes", "quotas"),
     [
-        (30, [4, 4, 4, 4, 4, 4, 3, 3]),
-        (8, [1] * 8),
+        (30, [1] * 30),
+        (34, [2, 2] + [1] * 30),
         (3, [1, 1, 1]),
         (1, [1]),
-        (100, [13, 13, 13, 13, 12, 12, 12, 12]),
+        (100, [4] * 4 + [3] * 28),
     ],
 )
 def test_every_environment_has_its_quota(episodes, quotas):
@@ -55,15 +55,31 @@ def test_games_are_counted_and_the_seed_decides_them():
 
 
 def test_short_games_are_not_favoured():
-    """Two environments, quota two each: pushing right falls in 8 to 11 steps, whoever is first."""
+    """Quota two each: pushing right falls in 8 to 11 steps, whoever is first."""
 
     def push_right(obs):
         return np.ones(len(obs), dtype=np.int64)
 
-    _, scores = play(16, act=push_right, epsilon=0.0)
+    _, scores = play(64, act=push_right, epsilon=0.0)
 
     assert all(8 <= score <= 11 for score in scores.scores)
-    assert scores.episodes == 16
+    assert scores.episodes == 64
+
+
+def test_a_policy_is_asked_only_where_games_of_a_quota_go_on():
+    """Environments 0 and 1 play two games each, the others one."""
+    asked = []
+
+    def push_right(obs):
+        asked.append(len(obs))
+        return np.ones(len(obs), dtype=np.int64)
+
+    _, scores = play(34, act=push_right, epsilon=0.0)
+
+    assert asked[:8] == [32] * 8  # nobody falls sooner
+    assert asked == sorted(asked, reverse=True)
+    assert asked[12:16] == [2] * 4  # all first games are over, no second one can be
+    assert sum(asked) == sum(scores.scores)  # every step of every game that counts, and no other
 
 
 def test_a_policy_sees_what_it_acts_on():

@@ -387,6 +387,7 @@ def test_a_transfer_starts_from_what_the_tasks_have_shared(head: str, tmp_path: 
     before, after = parent.load_tensors("model"), child.load_tensors("model")
     copied = {name for name, origin in origins.items() if origin == "copied"}
     assert all(torch.equal(after[name], before[f"network.{name}"]) for name in copied)
+    assert origins.pop("torso.background") == "fresh"  # the new game's own
     fresh = {name.rsplit(".", 1)[0] for name in origins.keys() - copied}
     hidden = {"torso.layers.10", "torso.layers.11"} if head == "branched" else set()
     assert fresh == {"head"} | hidden

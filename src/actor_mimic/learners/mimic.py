@@ -247,11 +247,8 @@ class MimicLearner:
     def _columns(self, batches: Sequence[TaskBatch]) -> dict[str, Float[Tensor, "examples ..."]]:
         """Losses of every example, task by task, and the student's scores."""
         size = len(batches[0].obs)
-        encoded = [
-            self.working.network.encode(task, batch.obs)
-            for task, batch in zip(self.student.action_maps, batches, strict=True)
-        ]
-        output = self.working.network(torch.cat(encoded))
+        student = self.working.network
+        output = student(student.encode_all([batch.obs for batch in batches]))
         teacher_scores = torch.cat([batch.teacher_scores for batch in batches])
         legal = self._legal.repeat_interleave(size, dim=0)
         temperature = self._temperature(size)

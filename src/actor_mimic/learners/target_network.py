@@ -27,7 +27,8 @@ class TargetNetwork(Generic[Network]):
     """
 
     def __init__(self, online: Network, *, period_updates: int) -> None:
-        self.network = copy.deepcopy(online)
+        # What is not learnt is the same in both, whenever it is set.
+        self.network = copy.deepcopy(online, {id(buffer): buffer for buffer in online.buffers()})
         self.network.requires_grad_(False)
         self.working = WorkingCopy(self.network)
         self._online = online

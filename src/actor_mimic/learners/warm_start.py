@@ -77,16 +77,17 @@ def warm_start(
             f"unknown head {head!r}, expected {' or '.join(HEADS)}{did_you_mean(head, HEADS)}"
         )
     _check_names(target, source_outputs, target_actions)
-    source = _without_student_prefix(source_tensors)
+    # The background is the new game's own, and a student has several.
+    source = _without_background(_without_student_prefix(source_tensors))
     own = target.state_dict()
-    _check_tensors(source, own, len(source_outputs) * source_quantiles)
+    _check_tensors(source, _without_background(own), len(source_outputs) * source_quantiles)
 
     pairs = []
     if head == "copy":
         pairs = _shared_actions(source_outputs, target_actions)
     origins = []
     for name, tensor in own.items():
-        if name == BACKGROUND:  # of the new game: what it is less of looks another way
+        if name == BACKGROUND:
             origins.append(TensorOrigin(name, "fresh", 0))
             continue
         if not name.startswith(HEAD_PREFIX):
@@ -163,6 +164,10 @@ def _without_student_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if all(name.startswith(STUDENT_PREFIX) for name in tensors):
         return {name.removeprefix(STUDENT_PREFIX): tensor for name, tensor in tensors.items()}
     return dict(tensors)
+
+
+def _without_background(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name != BACKGROUND}
 
 
 def _check_tensors(

@@ -35,6 +35,9 @@ class Student(nn.Module):
         [6] --encoder 1--+--> [64] --torso--> features --head--> logits
         [2] --encoder 2--'
 
+    Tasks whose observations are images have, if the torso is to be centred, a background each,
+    which is taken away from their frames before the torso sees them.
+
     Args:
         spec: the torso; with ``vectors``, its ``obs_shape`` is that of the tasks' observations
             taken one by one, and is replaced by what the encoders give.
@@ -48,9 +51,14 @@ class Student(nn.Module):
             be encoders; empty for none.
         scores_are_logits: false for a student that has learnt values.
 
+    Attributes:
+        backgrounds: of each task, in the order of the tasks; None if it is not centred.
+
     Raises:
         ConfigError: if the head is unknown, or the torso does not fit.
     """
+
+    backgrounds: Float[Tensor, "tasks height width"] | None
 
     def __init__(
         self,
@@ -78,6 +86,13 @@ class Student(nn.Module):
         if vectors:
             units = max(1, round(ENCODER_UNITS * spec.width))
             spec = replace(spec, obs_shape=(units,))
+        self.spec = spec
+        self.register_buffer("backgrounds", None)
+        if spec.centred:
+            sizes = (len(self.task_actions), *spec.obs_shape[1:])
+            where = "meta" if generator is None else "cpu"
+            self.backgrounds = torch.zeros(sizes, device=where)
+            spec = replace(spec, centred=False)
         self.network: QNetwork | BranchedNetwork
         if head == "branched":
             sizes = [len(names) for names in self.task_actions.values()]
@@ -97,7 +112,7 @@ class Student(nn.Module):
         Not of a branched student, which has no layer that could say anything of several tasks.
 
         Args:
-            inputs: what `encode` gives: raw observations, unless there are encoders.
+            inputs: what `encode_all` gives.
         """
         assert isinstance(self.network, QNetwork), "of a branched student: see play_all"
         return self.network(inputs)
@@ -108,9 +123,29 @@ class Student(nn.Module):
         Raises:
             UsageError: if the student does not know the task.
         """
-        if not self.vectors:
+        if self.vectors:
+            return self.encoders[self._number(task)](obs.float())
+        if self.backgrounds is None:
             return obs
-        return self.encoders[self._number(task)](obs.float())
+        return self.network.torso.scaled(obs, self.backgrounds[self._number(task)])
+
+    def encode_all(
+        self, obs: Sequence[Shaped[Tensor, "..."]], rows: range | None = None
+    ) -> Shaped[Tensor, "batch ..."]:
+        """Observations of all tasks as one batch, as the torso takes them.
+
+        Args:
+            obs: raw observations of each task, in the order of the tasks.
+            rows: the ones that are asked for, counted through all tasks; None for all.
+        """
+        rows = rows or range(sum(map(len, obs)))
+        parts, first = [], 0
+        for task, own in zip(self.tasks, obs, strict=True):
+            mine = own[max(rows.start - first, 0) : max(rows.stop - first, 0)]
+            first += len(own)
+            if len(mine):
+                parts.append(self.encode(task, mine))
+        return torch.cat(parts)
 
     def play(self, task: str, obs: Shaped[Tensor, "batch ..."]) -> Output:
         """Scores of one task's own actions, in the task's own order, and features.
@@ -134,7 +169,7 @@ class Student(nn.Module):
         Args:
             obs: raw observations of each task, in the order of the tasks.
         """
-        inputs = torch.cat([self.encode(t, part) for t, part in zip(self.tasks, obs, strict=True)])
+        inputs = self.encode_all(obs)
         rows = [len(part) for part in obs]
         if isinstance(self.network, BranchedNetwork):
             return self.network(inputs, rows)
@@ -185,7 +220,7 @@ class Student(nn.Module):
     def to_json(self) -> dict[str, Any]:
         """What `from_json` needs to build the same student; stored in checkpoints."""
         return {
-            "torso": self.network.torso.spec.to_json(),
+            "torso": self.spec.to_json(),
             "tasks": list(self.tasks),  # the keys of an object have no order, once they are stored
             "task_actions": {task: list(names) for task, names in self.task_actions.items()},
             "head": self.head,

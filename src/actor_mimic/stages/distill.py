@@ -25,7 +25,7 @@ from actor_mimic.seeding import (
     torch_generator,
 )
 from actor_mimic.stages.fidelity import gap_weights
-from actor_mimic.stages.lockstep import Lockstep, fresh_student, make_all_envs
+from actor_mimic.stages.lockstep import Lockstep, fresh_student, make_all_envs, see_backgrounds
 from actor_mimic.stages.replays import replay_layout
 from actor_mimic.stages.training import Snapshot
 from actor_mimic.teachers.teacher import Teacher, joined, label_all
@@ -117,7 +117,8 @@ class DistillState:
         return self.learner.updates
 
     def start(self) -> None:
-        """Resets the environments."""
+        """Measures what the student's backgrounds are, and resets the environments."""
+        see_backgrounds(self.network, self.config)
         self._rollout.start()
 
     def advance(self) -> dict[str, Tensor]:
@@ -206,19 +207,20 @@ class DistillState:
         All networks look at once. On two cores one of them has the student's rows and the other
         the teachers': half of the rows through each network in turn takes a third longer.
         """
-        inputs, obs = self._look()
+        obs = self._observations()
         if self.config.actor == "teacher":
             labels = label_all(self.teachers, obs, self._workers)
             return np.concatenate([_best(output.scores) for output in labels]), labels
         student = self.learner.working.network
 
         @torch.no_grad()  # it holds for the thread that calls
-        def own(rows: Shaped[Tensor, "rows ..."]) -> Output:
-            return student(rows)
+        def own(rows: range) -> Output:
+            return student(student.encode_all(obs, rows))
 
+        environments = range(self._rollout.num_envs)
         networks = [own, *(teacher.label for teacher in self.teachers)]
         workers = self._workers if all(t.thread_safe for t in self.teachers) else Workers()
-        mine, *labels = map(joined, workers.map_each(networks, [inputs, *obs]))
+        mine, *labels = map(joined, workers.map_each(networks, [environments, *obs]))
         greedy = self._greedy(mine.scores)
         return greedy if self.config.actor == "student" else self._mixed(greedy, labels), labels
 
@@ -230,15 +232,12 @@ class DistillState:
             ]
         )
 
-    def _look(self) -> tuple[Shaped[Tensor, "envs ..."], list[Shaped[Tensor, "..."]]]:
-        """What the student's torso is given of all tasks, and the raw observations of each."""
-        if self._rollout.same_shape:
-            obs = self._rollout.observations.to(self._device)
-            return obs, [obs[part] for part in self._rollout.slices]
-        each = [obs.to(self._device) for obs in self._rollout.task_observations]
-        with torch.no_grad():
-            encoded = map(self.network.encode, self.config.tasks, each)
-            return torch.cat(list(encoded)), each
+    def _observations(self) -> list[Shaped[Tensor, "..."]]:
+        """What is seen of each task, raw, on the device; in one piece where that can be."""
+        if not self._rollout.same_shape:
+            return [obs.to(self._device) for obs in self._rollout.task_observations]
+        obs = self._rollout.observations.to(self._device)
+        return [obs[part] for part in self._rollout.slices]
 
     def _mixed(
         self, own: Int64[np.ndarray, " envs"], labels: Sequence[Output]

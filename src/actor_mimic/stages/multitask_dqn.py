@@ -17,7 +17,7 @@ from actor_mimic.config import MultitaskDQNConfig
 from actor_mimic.envs.vector_step import VectorEnv
 from actor_mimic.learners.multitask_dqn import MultitaskDQNLearner
 from actor_mimic.stages.expert import epsilon_at, optimizer_for
-from actor_mimic.stages.lockstep import Lockstep, fresh_student
+from actor_mimic.stages.lockstep import Lockstep, fresh_student, see_backgrounds
 from actor_mimic.stages.replays import replay_layout
 from actor_mimic.stages.training import Snapshot
 
@@ -40,6 +40,7 @@ class MultitaskDQNState:
     ) -> None:
         settings = config.learner
         self.total_steps = config.total_steps
+        self._config = config
         self._settings = settings
         self._device = compute.device
         self.network = fresh_student(config, envs, scores_are_logits=False)
@@ -69,7 +70,8 @@ class MultitaskDQNState:
         return self._learner.updates
 
     def start(self) -> None:
-        """Resets the environments."""
+        """Measures what the network's backgrounds are, and resets the environments."""
+        see_backgrounds(self.network, self._config)
         self._games.rollout.start()
 
     def advance(self) -> dict[str, Tensor | float]:
