@@ -2,6 +2,7 @@
 
 from probes import PQNConfig, learn
 
+from actor_mimic.compute import Workers
 from actor_mimic.config import NetworkConfig
 from actor_mimic.envs.gymnasium import GymnasiumEnvs
 from actor_mimic.protocols import PROTOCOLS
@@ -40,7 +41,7 @@ def solve(seed: int) -> TaskScores:
     """Greedy games after the whole budget."""
     env = GymnasiumEnvs(TASK, num_envs=LEARNER.num_envs, run_seed=seed)
     state = learn(env, LEARNER, steps=STEPS, seed=seed, network=NetworkConfig(width=0.5))
-    return played(live_players(state.network, [TASK])[TASK], epsilon=0.0, seed=seed)
+    return played(live_players(state.network, [TASK], Workers())[TASK], epsilon=0.0, seed=seed)
 
 
 def test_cartpole_is_solved() -> None:

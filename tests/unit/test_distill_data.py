@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from actor_mimic.compute import Compute
+from actor_mimic.compute import Compute, Workers
 from actor_mimic.config import DistillConfig, build_config
 from actor_mimic.errors import ConfigError
 from actor_mimic.networks.q_network import Output
@@ -223,7 +223,7 @@ def test_images_and_vectors_do_not_share_a_student():
 
 
 def played(state: DistillState, task: str) -> TaskScores:
-    fidelity = Fidelity(state.learner, state.teachers)
+    fidelity = Fidelity(state.learner, state.teachers, Workers())
     *_, scores = play_games(
         fidelity.players()[task],
         task,

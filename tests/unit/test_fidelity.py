@@ -82,9 +82,9 @@ def numbers(value: Tensor) -> np.ndarray:
 
 def test_held_out_measures_by_hand():
     learner, teacher = made_learner()
-    fidelity = Fidelity(learner, [teacher])
-    act, plain = fidelity.players()["x"], live_players(learner.student, ["x"])["x"]
-    batches = [torch.randn(8, 4, generator=generator(seed)) for seed in range(9)]
+    fidelity = Fidelity(learner, [teacher], Workers(2))  # who have 8 rows each
+    act, plain = fidelity.players()["x"], live_players(learner.student, ["x"], Workers())["x"]
+    batches = [torch.randn(16, 4, generator=generator(seed)) for seed in range(9)]
     for obs in batches:
         assert np.array_equal(act(obs), plain(obs))
 
@@ -113,7 +113,7 @@ def test_held_out_measures_by_hand():
 
 def test_without_a_feature_weight_there_is_no_feature_error():
     learner, teacher = made_learner(feature_weight=0.0)
-    fidelity = Fidelity(learner, [teacher])
+    fidelity = Fidelity(learner, [teacher], Workers())
     fidelity.players()["x"](torch.randn(8, 4))
 
     assert fidelity.take().keys() == {"x/held_out_agreement", "x/held_out_divergence"}
@@ -127,7 +127,7 @@ def test_a_regressor_that_knows_the_mean_only_has_an_error_of_one():
     with torch.no_grad():
         regressor.weight.zero_()
         regressor.bias.copy_(teacher.label(obs).features.mean(dim=0))
-    fidelity = Fidelity(learner, [teacher])
+    fidelity = Fidelity(learner, [teacher], Workers())
     fidelity.players()["x"](obs)
 
     assert fidelity.take()["x/feature_error"] == pytest.approx(1.0, abs=1e-5)

@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
+from actor_mimic.compute import Workers
 from actor_mimic.learners.mimic import MimicLearner
 from actor_mimic.losses import agreement, feature_regression_loss, policy_divergence
 from actor_mimic.networks.q_network import Output
 from actor_mimic.stages.evaluate import Act
-from actor_mimic.teachers.teacher import Teacher
+from actor_mimic.teachers.teacher import Teacher, joined, label_all
 
 HELD_OUT_EVERY = 4  # steps of an evaluation: neighbours are much alike, and teachers cost time
 GAP_FLOOR = 0.1  # of a weight before normalisation: what is mastered must not be forgotten
@@ -67,10 +68,14 @@ class Fidelity:
     Args:
         learner: whose student, regressors and objective they are.
         teachers: in the order of the student's tasks.
+        workers: who computes.
     """
 
-    def __init__(self, learner: MimicLearner, teachers: Sequence[Teacher]) -> None:
+    def __init__(
+        self, learner: MimicLearner, teachers: Sequence[Teacher], workers: Workers
+    ) -> None:
         self._learner = learner
+        self._workers = workers
         self._teachers = {teacher.task: teacher for teacher in teachers}
         self._sums = {task: _Sums() for task in self._teachers}
         self._calls = dict.fromkeys(self._teachers, 0)
@@ -111,9 +116,15 @@ class Fidelity:
         @torch.no_grad()
         def act(obs: Shaped[Tensor, "envs ..."]) -> Int64[np.ndarray, " envs"]:
             obs = obs.to(device)
-            output = student.play(task, obs)
+
+            @torch.no_grad()  # it holds for the thread that calls
+            def look(rows: slice) -> Output:
+                return student.play(task, obs[rows])
+
+            output = joined(self._workers.map(look, len(obs)))
             if self._calls[task] % HELD_OUT_EVERY == 0:
-                self._compare(task, output, self._teachers[task].label(obs))
+                (said,) = label_all([self._teachers[task]], [obs], self._workers)
+                self._compare(task, output, said)
             self._calls[task] += 1
             return output.scores.argmax(dim=1).cpu().numpy()
 

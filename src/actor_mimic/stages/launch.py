@@ -131,7 +131,7 @@ def run_distill(
             "parents": parents,
             "teacher_parameters": {t.task: t.num_parameters for t in state.teachers},
         }
-        fidelity = Fidelity(state.learner, state.teachers)
+        fidelity = Fidelity(state.learner, state.teachers, compute.workers())
         yield from learn(
             config,
             launch,

@@ -5,30 +5,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from actor_mimic.compute import Compute
+from actor_mimic.compute import Compute, Workers
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.student import Student
 from actor_mimic.stages.evaluate import Act
 from actor_mimic.storage.checkpoint import Checkpoint
 from actor_mimic.teachers.callables import CallableTeacher, TeacherSource
 from actor_mimic.teachers.own import check_fits, load_teachers
-from actor_mimic.teachers.teacher import Teacher
+from actor_mimic.teachers.teacher import Teacher, label_all
 
 
-def live_players(network: QNetwork | Student, tasks: Iterable[str]) -> dict[str, Act]:
+def live_players(
+    network: QNetwork | Student, tasks: Iterable[str], workers: Workers
+) -> dict[str, Act]:
     """The live network as one policy per task."""
     device = next(network.parameters()).device
 
     def player(task: str) -> Act:
-        @torch.no_grad()
-        def act(obs: Shaped[Tensor, "envs ..."]) -> Int64[np.ndarray, " envs"]:
-            obs = obs.to(device)
+        def look(obs: Shaped[Tensor, "rows ..."]) -> Float[Tensor, "rows actions"]:
             output = network.play(task, obs) if isinstance(network, Student) else network(obs)
-            return output.scores.argmax(dim=1).cpu().numpy()
+            return output.scores
+
+        def act(obs: Shaped[Tensor, "envs ..."]) -> Int64[np.ndarray, " envs"]:
+            return workers.infer(look, obs.to(device)).argmax(dim=1).cpu().numpy()
 
         return act
 
@@ -68,9 +70,12 @@ def players_when_asked(
             check_fits(teacher)
         return loaded
 
+    workers = compute.workers()
+
     def player(task: str) -> Act:
         def act(obs: Shaped[Tensor, "envs ..."]) -> Int64[np.ndarray, " envs"]:
-            return teachers()[task].act(obs)
+            (output,) = label_all([teachers()[task]], [obs], workers)
+            return output.scores.argmax(dim=1).cpu().numpy()
 
         return act
 

@@ -105,7 +105,7 @@ def learn(
     each evaluation, and what it answers is recorded beside them.
     """
     measuring = final_measuring(config, launch, run)
-    players = players or live_players(state.network, manifest["tasks"])
+    players = players or live_players(state.network, manifest["tasks"], launch.compute().workers())
     if launch.track:
         run.follow(WandbRun(run.path, launch.track, to_json(config) | {"kind": manifest["kind"]}))
 
