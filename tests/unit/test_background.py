@@ -18,7 +18,7 @@ from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.networks.working_copy import WorkingCopy
 from actor_mimic.protocols import protocol_named
 from actor_mimic.stages import background, lockstep
-from actor_mimic.stages.expert import fresh_network, make_task_envs
+from actor_mimic.stages.expert import fresh_network, make_task_envs, see_background
 from actor_mimic.stages.transfer import with_network_of
 from actor_mimic.storage.checkpoint import Checkpoint
 
@@ -104,6 +104,7 @@ def expert(**changes: object) -> tuple[ExpertConfig, QNetwork]:
     env = make_task_envs(config, CPU)
     network = fresh_network(config, env)
     env.close()
+    see_background(network, config)
     return config, network
 
 

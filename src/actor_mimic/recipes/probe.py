@@ -160,7 +160,8 @@ def _build(
     teachers: list[NetworkConfig],
     compute: Compute,
 ) -> LearningState:
-    config = dataclasses.replace(config, network=network)
+    # A background takes longer to be seen than is measured here, and no time to be read.
+    config = dataclasses.replace(config, network=dataclasses.replace(network, centred=False))
     if isinstance(config, DistillConfig):
         config = dataclasses.replace(
             config,

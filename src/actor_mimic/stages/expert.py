@@ -65,8 +65,8 @@ def make_task_envs(config: ExpertConfig | TransferConfig, compute: Compute) -> V
 def fresh_network(config: ExpertConfig | TransferConfig, env: VectorEnv) -> QNetwork:
     """A randomly initialised network for the task; the run's seed decides the weights.
 
-    A centred one gets its background from games of its own, ``env`` is not played; its outputs
-    begin at zero (deviation 46).
+    A centred one has no background yet (see `see_background`), and its outputs begin at zero
+    (deviation 46).
     """
     learner = config.learner
     network = QNetwork(
@@ -76,14 +76,23 @@ def fresh_network(config: ExpertConfig | TransferConfig, env: VectorEnv) -> QNet
         generator=torch_generator(config.seed, config.task, "network"),
     )
     if network.torso.spec.centred:
-        protocol = protocol_named(config.protocol)
-        background = mean_frame(config.task, seed=config.seed, protocol=protocol)
-        network.torso.background.copy_(background)
         # Values that differ at random are an error, and the first thing that is learnt is to make
         # them equal, at the cost of what tells observations apart.
         network.head.weight.zero_()
         network.head.bias.zero_()
     return network
+
+
+@torch.no_grad()
+def see_background(network: QNetwork, config: ExpertConfig | TransferConfig) -> None:
+    """Gives a network that is to be centred what it takes away from every frame.
+
+    It takes some seconds, so it is not done for weights that are to be loaded.
+    """
+    if network.torso.spec.centred:
+        protocol = protocol_named(config.protocol)
+        looks = mean_frame(config.task, seed=config.seed, protocol=protocol)
+        network.torso.background.copy_(looks)
 
 
 def expert_state(
@@ -125,6 +134,7 @@ class PQNState:
         self.steps = 0
         self.recent = RecentEpisodes([config.task])
         self.replay_bytes = 0
+        self._config = config
         self._settings = settings
         self._device = compute.device
         self._workers = compute.workers()
@@ -151,7 +161,8 @@ class PQNState:
         return self._learner.updates
 
     def start(self) -> None:
-        """Resets the environments."""
+        """Measures what the network's background is, and resets the environments."""
+        see_background(self.network, self._config)
         self._rollout.start()
 
     def advance(self) -> dict[str, Tensor | float]:
@@ -239,6 +250,7 @@ class DQNState:
         self.total_steps = config.total_steps
         self.steps = 0
         self.recent = RecentEpisodes([config.task])
+        self._config = config
         self._settings = settings
         self._device = compute.device
         self._workers = compute.workers()
@@ -262,7 +274,8 @@ class DQNState:
         return self._learner.updates
 
     def start(self) -> None:
-        """Resets the environments."""
+        """Measures what the network's background is, and resets the environments."""
+        see_background(self.network, self._config)
         self._rollout.start()
 
     def advance(self) -> dict[str, Tensor | float]:
