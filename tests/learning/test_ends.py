@@ -179,7 +179,7 @@ def test_frames_are_remembered_across_a_lost_life(
         [Move(3, -1.0, "terminated")],
     ]
     env = ProbeEnvs(moves, frames=np.stack([left, right, top, top]), starts=(0, 1), stack_size=4)
-    network = NetworkConfig(width=0.125, norm="dense")
+    network = NetworkConfig(width=0.125, norm="dense", centred=False)
     state = learn(env, learner, steps=STEPS, protocol=protocol, network=network)
 
     nothing = np.zeros_like(left)

@@ -77,7 +77,7 @@ def test_hidden_layers_of_their_own_tell_tasks_apart() -> None:
     left[:, :18] = right[:, 18:] = 255
     pictures = {"frames": np.stack([left, right]), "stack_size": 2}
     first, second = bandit("probe", PAYS, **pictures), bandit("other", COSTS, **pictures)
-    small = NetworkConfig(width=0.0625, norm="dense")
+    small = NetworkConfig(width=0.0625, norm="dense", centred=False)
     state = learn("branched", first, second, network=small)
 
     assert_values(state, first, PAYS)
