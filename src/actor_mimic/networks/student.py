@@ -138,7 +138,7 @@ class Student(nn.Module):
             obs: raw observations of each task, in the order of the tasks.
             rows: the ones that are asked for, counted through all tasks; None for all.
         """
-        rows = rows or range(sum(map(len, obs)))
+        rows = range(sum(map(len, obs))) if rows is None else rows
         parts, first = [], 0
         for task, own in zip(self.tasks, obs, strict=True):
             mine = own[max(rows.start - first, 0) : max(rows.stop - first, 0)]
