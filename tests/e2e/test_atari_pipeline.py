@@ -55,6 +55,9 @@ def test_the_student_has_one_output_per_ale_action(runs: Path) -> None:
     tensors = model(runs / "runs/demo/student/seed-0")
 
     assert tensors["network.head.weight"].shape[0] == 18
+    assert tensors["backgrounds"].shape == (len(GAMES), 84, 84)
+    assert tensors["backgrounds"].flatten(1).any(dim=1).all()
+    assert model(runs / "assault")["torso.background"].any()
     assert not any("regressor" in name for name in tensors)
 
 

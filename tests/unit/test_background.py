@@ -10,10 +10,11 @@ import torch
 from actor_mimic.compute import Compute
 from actor_mimic.config import ExpertConfig, TransferConfig, build_config
 from actor_mimic.envs.vector_step import VectorStep
+from actor_mimic.errors import ConfigError, Interrupted
 from actor_mimic.learners.target_network import TargetNetwork
 from actor_mimic.learners.warm_start import warm_start
 from actor_mimic.networks.q_network import QNetwork
-from actor_mimic.networks.student import Student
+from actor_mimic.networks.student import HEADS, Student
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.networks.working_copy import WorkingCopy
 from actor_mimic.protocols import protocol_named
@@ -98,13 +99,24 @@ def test_a_game_looks_the_same_to_the_same_seed(monkeypatch):
     assert (one - other).abs().mean() < 0.01
 
 
+def test_looking_can_be_stopped():
+    with pytest.raises(Interrupted):
+        background.mean_frame("pong", seed=0, protocol=protocol_named("paper"), stop=lambda: 15)
+
+
+def test_a_student_of_vectors_is_never_centred():
+    spec = TorsoSpec("mlp", (4,), centred=True)
+    with pytest.raises(ConfigError, match="only images have a background"):
+        Student(spec, GAMES, generator=None)
+
+
 def expert(**changes: object) -> tuple[ExpertConfig, QNetwork]:
     config = build_config("expert", {"task": "pong", "num_envs": 8, "width": 0.25, **changes})
     assert isinstance(config, ExpertConfig)
     env = make_task_envs(config, CPU)
     network = fresh_network(config, env)
     env.close()
-    see_background(network, config)
+    see_background(network, config, lambda: None)
     return config, network
 
 
@@ -201,9 +213,9 @@ def test_a_transfer_is_centred_as_its_parent_is():
 GAMES = {"pong": ("NOOP", "UP"), "boxing": ("NOOP", "FIRE", "UP")}
 
 
-def student(precision: str = "float32") -> Student:
+def student(precision: str = "float32", head: str = "shared") -> Student:
     """A centred student of two games, whose backgrounds are a ramp down and a ramp across."""
-    made = Student(SPEC, GAMES, generator=torch.Generator().manual_seed(3))
+    made = Student(SPEC, GAMES, generator=torch.Generator().manual_seed(3), head=head)
     Compute("cpu", precision, 1).place(made)
     ramp = torch.linspace(0, 1, 84)
     assert made.backgrounds is not None
@@ -223,9 +235,10 @@ def test_a_student_takes_away_the_background_of_each_game(precision):
         assert torch.equal(two.play(game, IMAGES).features, one(IMAGES).features)
 
 
-def test_one_batch_of_all_games_is_read_as_each_by_itself():
+@pytest.mark.parametrize("head", HEADS)
+def test_one_batch_of_all_games_is_read_as_each_by_itself(head):
     """Also where it is cut elsewhere than between the games."""
-    two = student()
+    two = student(head=head)
     obs = [IMAGES[:3], IMAGES.flip(0)]
     whole = torch.cat([two.encode(game, own) for game, own in zip(GAMES, obs, strict=True)])
 
@@ -260,14 +273,15 @@ def test_a_target_network_has_the_backgrounds_that_are_set_later():
 def test_a_student_looks_at_its_games_before_the_first_step(monkeypatch):
     seen = []
 
-    def mean_frame(task, *, seed, protocol):
+    def mean_frame(task, *, seed, protocol, stop):
+        assert stop() == 15
         seen.append((task, seed, protocol.name))
         return torch.full((84, 84), 0.1 * len(seen))
 
     monkeypatch.setattr(lockstep, "mean_frame", mean_frame)
     two = student()
     asked = {"tasks": list(GAMES), "seed": 5, "protocol": "sticky"}
-    lockstep.see_backgrounds(two, build_config("distill", asked))
+    lockstep.see_backgrounds(two, build_config("distill", asked), lambda: 15)
 
     assert seen == [("pong", 5, "sticky"), ("boxing", 5, "sticky")]
     assert [float(looks.mean()) for looks in two.backgrounds] == pytest.approx([0.1, 0.2])

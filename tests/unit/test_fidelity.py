@@ -83,7 +83,7 @@ def numbers(value: Tensor) -> np.ndarray:
 def test_held_out_measures_by_hand():
     learner, teacher = made_learner()
     fidelity = Fidelity(learner, [teacher], Workers(2))  # who have 8 rows each
-    act, plain = fidelity.players()["x"], live_players(learner.student, ["x"], Workers())["x"]
+    act, plain = fidelity.players()["x"], live_players(learner.student, ["x"], Workers(2))["x"]
     batches = [torch.randn(16, 4, generator=generator(seed)) for seed in range(9)]
     for obs in batches:
         assert np.array_equal(act(obs), plain(obs))

@@ -395,6 +395,8 @@ def test_the_paper_recipes_have_the_games_of_the_paper():
     multitask, transfer = load_recipe("paper-multitask"), load_recipe("paper-transfer")
 
     assert multitask.stage("student").tasks == MULTITASK_GAMES
+    learning = [s.config for r in (multitask, transfer) for s in r.stages if s.kind != "evaluate"]
+    assert not any(config.network.centred for config in learning)
     baselines = [stage for stage in multitask.stages if stage.kind == "multitask-dqn"]
     assert [stage.config.head for stage in baselines] == ["shared", "branched"]
     # In everything else the two are alike, and each game has what an expert of it has.

@@ -89,6 +89,8 @@ class Student(nn.Module):
         self.spec = spec
         self.register_buffer("backgrounds", None)
         if spec.centred:
+            if len(spec.obs_shape) != 3:
+                raise ConfigError("only images have a background to be centred on")
             sizes = (len(self.task_actions), *spec.obs_shape[1:])
             where = "meta" if generator is None else "cpu"
             self.backgrounds = torch.zeros(sizes, device=where)
@@ -125,7 +127,7 @@ class Student(nn.Module):
         """
         if self.vectors:
             return self.encoders[self._number(task)](obs.float())
-        if self.backgrounds is None:
+        if self.backgrounds is None or obs.dtype != torch.uint8:
             return obs
         return self.network.torso.scaled(obs, self.backgrounds[self._number(task)])
 

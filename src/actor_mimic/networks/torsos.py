@@ -3,7 +3,8 @@
 Axes: batch, channel (stacked frames, oldest first), height, width, features.
 
 Every torso takes raw observations (uint8 images or float vectors), scales them itself, once, on
-the device, and may run in bfloat16; what it returns is float32.
+the device, unless `Torso.scaled` was asked to before, and may run in bfloat16; what it returns is
+float32.
 """
 
 import math

@@ -220,7 +220,7 @@ def _stand_in(
 def _measure(state: LearningState, seconds: float, stop: Callable[[], int | None]) -> float:
     """Steps per second, after the first update where that did not take long by itself."""
     try:
-        state.start()
+        state.start(stop)
         started = time.monotonic()
         while state.updates == 0 and state.steps < state.total_steps:
             _advance(state, stop)

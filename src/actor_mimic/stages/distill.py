@@ -1,7 +1,7 @@
 """Stage: one student learns several tasks from their teachers, on games that it plays itself."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,9 +116,9 @@ class DistillState:
         """Optimiser steps so far."""
         return self.learner.updates
 
-    def start(self) -> None:
+    def start(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Measures what the student's backgrounds are, and resets the environments."""
-        see_backgrounds(self.network, self.config)
+        see_backgrounds(self.network, self.config, stop)
         self._rollout.start()
 
     def advance(self) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Stage: one network learns one task by reinforcement, with replay (DQN) or without (PQN)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ def observation_shape(env: VectorEnv) -> tuple[int, ...]:
 def torso_spec(config: NetworkConfig, env: VectorEnv) -> TorsoSpec:
     """The torso that a configuration asks for, on a task's observations.
 
-    Only images are centred: the preset `fast`, which asks for it, suits vectors too.
+    Only images are centred: a configuration that asks for it suits vectors too.
     """
     shape = observation_shape(env)
     kind = config.network
@@ -84,14 +84,19 @@ def fresh_network(config: ExpertConfig | TransferConfig, env: VectorEnv) -> QNet
 
 
 @torch.no_grad()
-def see_background(network: QNetwork, config: ExpertConfig | TransferConfig) -> None:
+def see_background(
+    network: QNetwork, config: ExpertConfig | TransferConfig, stop: Callable[[], int | None]
+) -> None:
     """Gives a network that is to be centred what it takes away from every frame.
 
     It takes some seconds, so it is not done for weights that are to be loaded.
+
+    Raises:
+        Interrupted: if a stop was asked for.
     """
     if network.torso.spec.centred:
         protocol = protocol_named(config.protocol)
-        looks = mean_frame(config.task, seed=config.seed, protocol=protocol)
+        looks = mean_frame(config.task, seed=config.seed, protocol=protocol, stop=stop)
         network.torso.background.copy_(looks)
 
 
@@ -160,9 +165,9 @@ class PQNState:
         """Optimiser steps so far."""
         return self._learner.updates
 
-    def start(self) -> None:
+    def start(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Measures what the network's background is, and resets the environments."""
-        see_background(self.network, self._config)
+        see_background(self.network, self._config, stop)
         self._rollout.start()
 
     def advance(self) -> dict[str, Tensor | float]:
@@ -273,9 +278,9 @@ class DQNState:
         """Optimiser steps so far."""
         return self._learner.updates
 
-    def start(self) -> None:
+    def start(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Measures what the network's background is, and resets the environments."""
-        see_background(self.network, self._config)
+        see_background(self.network, self._config, stop)
         self._rollout.start()
 
     def advance(self) -> dict[str, Tensor | float]:

@@ -175,15 +175,20 @@ def fresh_student(config: Config, envs: Sequence[VectorEnv], *, scores_are_logit
 
 
 @torch.no_grad()
-def see_backgrounds(student: Student, config: Config) -> None:
+def see_backgrounds(student: Student, config: Config, stop: Callable[[], int | None]) -> None:
     """Gives a student that is to be centred what it takes away from the frames of each task.
 
     It takes some seconds a task, so it is not done for weights that are to be loaded.
+
+    Raises:
+        Interrupted: if a stop was asked for.
     """
     if student.backgrounds is None:
         return
     for background, task in zip(student.backgrounds, student.tasks, strict=True):
-        looks = mean_frame(task, seed=config.seed, protocol=protocol_named(config.protocol))
+        looks = mean_frame(
+            task, seed=config.seed, protocol=protocol_named(config.protocol), stop=stop
+        )
         background.copy_(looks)
 
 

@@ -4,7 +4,7 @@ The baseline of Parisotto, Ba and Salakhutdinov (2016), arXiv:1511.06342: what t
 reaches on the same games where nothing is distilled into it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,9 +69,9 @@ class MultitaskDQNState:
         """Optimiser steps so far."""
         return self._learner.updates
 
-    def start(self) -> None:
+    def start(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Measures what the network's backgrounds are, and resets the environments."""
-        see_backgrounds(self.network, self._config)
+        see_backgrounds(self.network, self._config, stop)
         self._games.rollout.start()
 
     def advance(self) -> dict[str, Tensor | float]:

@@ -118,7 +118,7 @@ class Session:
             lambda path, why: self._notice(f"damaged checkpoint {path}: {why}"),
         )
         if self._last is None:
-            self._state.start()
+            self._state.start(self._stop)
         else:
             # Of many environments that takes minutes, in which there is nothing else to see.
             self._notice(

@@ -59,8 +59,12 @@ class LearningState(Protocol):
         """The network whose weights are the result."""
         ...
 
-    def start(self) -> None:
-        """Resets the environments, for a run that does not resume."""
+    def start(self, stop: Callable[[], int | None] = lambda: None) -> None:
+        """Resets the environments, for a run that does not resume; may be stopped while it looks.
+
+        Raises:
+            Interrupted: if a stop was asked for.
+        """
         ...
 
     def advance(self) -> Mapping[str, Tensor | float]:

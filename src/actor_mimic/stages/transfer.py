@@ -22,7 +22,10 @@ from actor_mimic.teachers.own import load_network
 
 
 def with_network_of(config: TransferConfig, parent: Checkpoint) -> TransferConfig:
-    """The configuration with the parent's kind, width and norm: the weights decide the shape.
+    """The configuration with the parent's network: the weights decide kind, width and norm.
+
+    And whether it is centred: weights that have learnt to read frames less a background do not
+    know what to make of whole ones.
 
     Raises:
         DataError: if the parent is an import, whose layers need not be those of any kind of ours.
