@@ -1,6 +1,6 @@
 """The session, driven by a state whose only content is a counter."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,7 @@ class Counter:
         self.started = False
         self.diverge_at = -1
 
-    def start(self) -> None:
+    def start(self, _stop: Callable[[], int | None] = lambda: None) -> None:
         self.started = True
 
     def advance(self) -> dict[str, float]:
