@@ -157,19 +157,13 @@ class Workers:
         Returns:
             Of each function the results for consecutive pieces of its rows.
         """
-        ends = list(itertools.accumulate(len(rows) for rows in inputs))
 
         def part(rows: slice) -> list[tuple[int, Result]]:
-            found: list[tuple[int, Result]] = []
-            for index, (function, own) in enumerate(zip(functions, inputs, strict=True)):
-                first = ends[index] - len(own)
-                mine = own[max(rows.start - first, 0) : max(rows.stop - first, 0)]
-                if len(mine):
-                    found.append((index, function(mine)))
-            return found
+            pieces = enumerate(zip(functions, cut(inputs, rows), strict=True))
+            return [(index, function(mine)) for index, (function, mine) in pieces if len(mine)]
 
         results: list[list[Result]] = [[] for _ in functions]
-        for found in self.map(part, ends[-1]):
+        for found in self.map(part, sum(map(len, inputs))):
             for index, result in found:
                 results[index].append(result)
         return results
@@ -187,6 +181,15 @@ class Workers:
             return function(inputs[rows])
 
         return torch.cat(self.map(part, len(inputs)))
+
+
+def cut(inputs: Sequence[Tensor | range], rows: slice) -> list[Any]:
+    """What falls to some rows, counted through all inputs, of each of them; it may be nothing."""
+    firsts = itertools.accumulate(map(len, inputs), initial=0)
+    return [
+        own[max(rows.start - first, 0) : max(rows.stop - first, 0)]
+        for first, own in zip(firsts, inputs, strict=False)  # the last is where all end
+    ]
 
 
 def choose_compute(

@@ -7,7 +7,7 @@ from actor_mimic.config import NetworkConfig
 from actor_mimic.envs.gymnasium import GymnasiumEnvs
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.stages.evaluate import Act, TaskScores, act_randomly, play_games
-from actor_mimic.stages.players import live_players
+from actor_mimic.stages.players import live_player
 
 TASK = "gym:CartPole-v1"
 STEPS = 100_000
@@ -25,15 +25,17 @@ LEARNER = PQNConfig(
 
 def played(act: Act, *, epsilon: float, seed: int) -> TaskScores:
     """Twenty games; the protocol makes no difference to CartPole."""
-    *_, scores = play_games(
+    *_, last = play_games(
         act,
-        TASK,
+        [TASK],
         episodes=20,
         protocol=PROTOCOLS["paper"],
         epsilon=epsilon,
         seed=seed,
         num_threads=1,
     )
+    scores = last[TASK]
+    assert isinstance(scores, TaskScores)
     return scores
 
 
@@ -41,7 +43,7 @@ def solve(seed: int) -> TaskScores:
     """Greedy games after the whole budget."""
     env = GymnasiumEnvs(TASK, num_envs=LEARNER.num_envs, run_seed=seed)
     state = learn(env, LEARNER, steps=STEPS, seed=seed, network=NetworkConfig(width=0.5))
-    return played(live_players(state.network, [TASK], Workers())[TASK], epsilon=0.0, seed=seed)
+    return played(live_player(state.network, Workers()), epsilon=0.0, seed=seed)
 
 
 def test_cartpole_is_solved() -> None:

@@ -224,15 +224,16 @@ def test_images_and_vectors_do_not_share_a_student():
 
 def played(state: DistillState, task: str) -> TaskScores:
     fidelity = Fidelity(state.learner, state.teachers, Workers())
-    *_, scores = play_games(
-        fidelity.players()[task],
-        task,
+    *_, last = play_games(
+        fidelity.act,
+        [task],
         episodes=8,
         protocol=PROTOCOLS["paper"],
         epsilon=0.0,
         seed=1,
         num_threads=1,
     )
+    scores = last[task]
     assert isinstance(scores, TaskScores)
     assert fidelity.take()[f"{task}/held_out_agreement"] > 0.75
     return scores

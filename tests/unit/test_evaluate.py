@@ -32,23 +32,27 @@ def test_every_environment_has_its_quota(episodes, quotas):
 
 
 def play(episodes, *, act=act_randomly, epsilon=1.0, seed=0):
-    *counts, scores = play_games(
+    *counts, last = play_games(
         act,
-        CARTPOLE,
+        [CARTPOLE],
         episodes=episodes,
         protocol=PROTOCOLS["paper"],
         epsilon=epsilon,
         seed=seed,
         num_threads=1,
     )
-    return counts, scores
+    return [count[CARTPOLE] for count in counts], last[CARTPOLE]
+
+
+def push_right(obs):
+    return {task: np.ones(len(own), dtype=np.int64) for task, own in obs.items()}
 
 
 def test_games_are_counted_and_the_seed_decides_them():
     counts, scores = play(11)
 
     assert counts == sorted(counts)
-    assert (counts[0], counts[-1]) == (0, 11)
+    assert (counts[0], counts[-1]) == (0, 10)
     assert len(scores.scores) == scores.episodes == 11
     assert scores == play(11)[1]
     assert scores != play(11, seed=1)[1]
@@ -56,25 +60,51 @@ def test_games_are_counted_and_the_seed_decides_them():
 
 def test_short_games_are_not_favoured():
     """Quota two each: pushing right falls in 8 to 11 steps, whoever is first."""
-
-    def push_right(obs):
-        return np.ones(len(obs), dtype=np.int64)
-
     _, scores = play(64, act=push_right, epsilon=0.0)
 
     assert all(8 <= score <= 11 for score in scores.scores)
     assert scores.episodes == 64
 
 
+def test_tasks_are_played_beside_each_other_as_they_are_alone():
+    tasks = [CARTPOLE, "gym:Acrobot-v1"]
+
+    def played(tasks, asked):
+        def act(obs):
+            asked.append({task: len(own) for task, own in obs.items()})
+            return {task: (own[:, 1] > 0).long().numpy() for task, own in obs.items()}
+
+        *seen, last = play_games(
+            act,
+            tasks,
+            episodes=3,
+            protocol=PROTOCOLS["paper"],
+            epsilon=0.2,
+            seed=0,
+            num_threads=1,
+        )
+        return seen, last
+
+    asked: list[dict[str, int]] = []
+    seen, together = played(tasks, asked)
+
+    assert together == {task: played([task], [])[1][task] for task in tasks}
+    assert asked[0] == dict.fromkeys(tasks, 3)
+    # Cart poles fall in some tens of steps, long before the first acrobot is done.
+    cart = next(i for i, progress in enumerate(seen) if isinstance(progress[CARTPOLE], TaskScores))
+    assert all(rows.keys() == {tasks[1]} for rows in asked[cart + 1 :])
+    assert seen[cart] == {CARTPOLE: together[CARTPOLE], tasks[1]: 0}
+
+
 def test_a_policy_is_asked_only_where_games_of_a_quota_go_on():
     """Environments 0 and 1 play two games each, the others one."""
     asked = []
 
-    def push_right(obs):
-        asked.append(len(obs))
-        return np.ones(len(obs), dtype=np.int64)
+    def act(obs):
+        asked.append(len(obs[CARTPOLE]))
+        return push_right(obs)
 
-    _, scores = play(34, act=push_right, epsilon=0.0)
+    _, scores = play(34, act=act, epsilon=0.0)
 
     assert asked[:8] == [32] * 8  # nobody falls sooner
     assert asked == sorted(asked, reverse=True)
@@ -86,7 +116,8 @@ def test_a_policy_sees_what_it_acts_on():
     """Pushing towards the side that the pole leans to holds it far longer than chance."""
 
     def balance(obs):
-        return (obs[:, 2] + obs[:, 3] > 0).to(torch.int64).numpy()
+        leaning = obs[CARTPOLE][:, 2] + obs[CARTPOLE][:, 3] > 0
+        return {CARTPOLE: leaning.to(torch.int64).numpy()}
 
     _, good = play(8, act=balance, epsilon=0.0)
     _, random = play(8)

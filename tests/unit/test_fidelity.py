@@ -25,7 +25,7 @@ from actor_mimic.stages.fidelity import (
     remaining_gaps,
 )
 from actor_mimic.stages.launch import run_distill
-from actor_mimic.stages.players import live_players
+from actor_mimic.stages.players import live_player
 from actor_mimic.stages.stage_run import Launch
 from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint, write_checkpoint
 from actor_mimic.storage.records import Record, read_records
@@ -83,10 +83,10 @@ def numbers(value: Tensor) -> np.ndarray:
 def test_held_out_measures_by_hand():
     learner, teacher = made_learner()
     fidelity = Fidelity(learner, [teacher], Workers(2))  # who have 8 rows each
-    act, plain = fidelity.players()["x"], live_players(learner.student, ["x"], Workers(2))["x"]
+    act, plain = fidelity.act, live_player(learner.student, Workers(2))
     batches = [torch.randn(16, 4, generator=generator(seed)) for seed in range(9)]
     for obs in batches:
-        assert np.array_equal(act(obs), plain(obs))
+        assert np.array_equal(act({"x": obs})["x"], plain({"x": obs})["x"])
 
     looked_at = torch.cat(batches[::HELD_OUT_EVERY])
     student, taught = learner.student.play("x", looked_at), teacher.label(looked_at)
@@ -114,7 +114,7 @@ def test_held_out_measures_by_hand():
 def test_without_a_feature_weight_there_is_no_feature_error():
     learner, teacher = made_learner(feature_weight=0.0)
     fidelity = Fidelity(learner, [teacher], Workers())
-    fidelity.players()["x"](torch.randn(8, 4))
+    fidelity.act({"x": torch.randn(8, 4)})
 
     assert fidelity.take().keys() == {"x/held_out_agreement", "x/held_out_divergence"}
 
@@ -128,7 +128,7 @@ def test_a_regressor_that_knows_the_mean_only_has_an_error_of_one():
         regressor.weight.zero_()
         regressor.bias.copy_(teacher.label(obs).features.mean(dim=0))
     fidelity = Fidelity(learner, [teacher], Workers())
-    fidelity.players()["x"](obs)
+    fidelity.act({"x": obs})
 
     assert fidelity.take()["x/feature_error"] == pytest.approx(1.0, abs=1e-5)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from plain_atari import PlainAtari, shrink
 
+from actor_mimic.compute import Workers
 from actor_mimic.envs.atari import atari_action_names
 from actor_mimic.errors import DataError, Interrupted
 from actor_mimic.networks.q_network import Output
@@ -17,6 +18,7 @@ from actor_mimic.seeding import derive_seed
 from actor_mimic.stages import films
 from actor_mimic.stages.evaluate import play_games
 from actor_mimic.stages.films import Player, Rules, policy_of, record_film, watch
+from actor_mimic.stages.players import player_of
 from actor_mimic.teachers.teacher import Teacher
 
 SEED = 3
@@ -120,9 +122,9 @@ def test_the_score_is_that_of_the_same_evaluation():
     one = player(weights=4, seen=in_film)
     (played,) = run([one], how)
 
-    *_, scores = play_games(
-        player(weights=4, seen=in_evaluation).teacher.act,
-        "breakout",
+    *_, last = play_games(
+        player_of([player(weights=4, seen=in_evaluation).teacher], Workers()),
+        ["breakout"],
         episodes=1,
         protocol=how.protocol,
         epsilon=how.epsilon,
@@ -131,7 +133,7 @@ def test_the_score_is_that_of_the_same_evaluation():
     )
 
     assert played.over
-    assert (played.score,) == scores.scores
+    assert (played.score,) == last["breakout"].scores
     assert played.score > 0
     # Not the score alone: the same game, step by step.
     assert len(in_film) == len(in_evaluation) == played.steps

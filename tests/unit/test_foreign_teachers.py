@@ -14,7 +14,7 @@ import pytest
 import torch
 from foreign_agents import VECTOR_TASK, Named, cleanrl_mlp, sb3_agent
 
-from actor_mimic.compute import Compute
+from actor_mimic.compute import Compute, Workers
 from actor_mimic.config import DistillConfig, build_config
 from actor_mimic.errors import (
     ConfigError,
@@ -30,7 +30,7 @@ from actor_mimic.report.tables import score_rows, show_mean, show_score
 from actor_mimic.stages.distill import DistillState
 from actor_mimic.stages.evaluate import play_games
 from actor_mimic.stages.launch import run_distill
-from actor_mimic.stages.players import load_each_once
+from actor_mimic.stages.players import load_each_once, player_of
 from actor_mimic.stages.stage_run import Launch
 from actor_mimic.stages.transfer import with_network_of
 from actor_mimic.storage.checkpoint import resolve_checkpoint
@@ -358,8 +358,8 @@ def test_the_function_of_the_documentation_balances_the_pole_a_while(tmp_path):
     teacher = load_callable("my_agents:lean", VECTOR_TASK).load(CPU)
 
     scores = play_games(
-        teacher.act,
-        VECTOR_TASK,
+        player_of([teacher], Workers()),
+        [VECTOR_TASK],
         episodes=4,
         protocol=protocol_named("paper"),
         epsilon=0.0,
@@ -367,7 +367,7 @@ def test_the_function_of_the_documentation_balances_the_pole_a_while(tmp_path):
         num_threads=1,
     )
     *_, result = scores
-    assert result.mean > 30  # random play: about 22
+    assert result[VECTOR_TASK].mean > 30  # random play: about 22
     assert not teacher.scores_are_logits
 
 

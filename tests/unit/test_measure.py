@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from actor_mimic.errors import DataError
+from actor_mimic.errors import DataError, Interrupted
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.stages import measure as module
-from actor_mimic.stages.measure import RANDOM, Measuring, measure
+from actor_mimic.stages.measure import Measuring, measure
 from actor_mimic.storage.run_dir import installed_versions
+from actor_mimic.storage.shipped import RANDOM
 
 CARTPOLE = "gym:CartPole-v1"
 
@@ -36,7 +37,7 @@ class Policy:
 
     def __call__(self, obs):
         self.asked += 1
-        return np.ones(len(obs), dtype=np.int64)
+        return {task: np.ones(len(own), dtype=np.int64) for task, own in obs.items()}
 
 
 def only_file(directory):
@@ -45,7 +46,7 @@ def only_file(directory):
 
 
 def test_a_figure_says_how_it_came_about(tmp_path):
-    measure(None, RANDOM, CARTPOLE, measuring(tmp_path, seed=7))
+    measure(None, RANDOM, [CARTPOLE], measuring(tmp_path, seed=7))
 
     path = only_file(tmp_path)
     assert path.name == "random-gym-CartPole-v1-paper-1-2-7.json"
@@ -57,36 +58,52 @@ def test_a_figure_says_how_it_came_about(tmp_path):
 
 
 def test_what_is_kept_is_not_played_again(tmp_path):
-    first = measure(Policy(), "a" * 64, CARTPOLE, measuring(tmp_path))
+    first = measure(Policy(), "a" * 64, [CARTPOLE], measuring(tmp_path))
     again = Policy()
 
-    assert measure(again, "a" * 64, CARTPOLE, measuring(tmp_path)) == first
+    assert measure(again, "a" * 64, [CARTPOLE], measuring(tmp_path)) == first
     assert again.asked == 0
-    measure(again, "a" * 64, CARTPOLE, measuring(tmp_path, seed=1))
+    measure(again, "a" * 64, [CARTPOLE], measuring(tmp_path, seed=1))
     assert again.asked > 0
     assert len(list((tmp_path / "evaluations").iterdir())) == 2
 
 
 def test_other_versions_are_played_again(tmp_path, monkeypatch):
-    measure(Policy(), "a" * 64, CARTPOLE, measuring(tmp_path))
+    measure(Policy(), "a" * 64, [CARTPOLE], measuring(tmp_path))
     newer = installed_versions() | {"numpy": "99.0"}
     monkeypatch.setattr(module, "installed_versions", lambda: newer)
     again = Policy()
-    measure(again, "a" * 64, CARTPOLE, measuring(tmp_path))
+    measure(again, "a" * 64, [CARTPOLE], measuring(tmp_path))
 
     assert again.asked > 0
     assert json.loads(only_file(tmp_path).read_text())["versions"]["numpy"] == "99.0"
     elsewhere = Policy()
     (tmp_path / "student").mkdir()
     here = measuring(tmp_path / "student")
-    measure(elsewhere, "a" * 64, CARTPOLE, here, also_look_in=tmp_path)
+    measure(elsewhere, "a" * 64, [CARTPOLE], here, also_look_in=tmp_path)
     assert elsewhere.asked == 0
     assert only_file(here.directory).read_text() == only_file(tmp_path).read_text()
 
 
+def test_a_task_that_is_done_is_kept_whatever_becomes_of_the_others(tmp_path):
+    other = "gym:Acrobot-v1"  # takes longer
+    kept = measuring(tmp_path, stop=lambda: 15 if (tmp_path / "evaluations").exists() else None)
+    with pytest.raises(Interrupted):
+        measure(Policy(), "a" * 64, [other, CARTPOLE], kept)
+
+    assert "CartPole" in only_file(tmp_path).name
+    again, told = Policy(), []
+    on_game = lambda *said: told.append(said)  # noqa: E731
+    both = measure(again, "a" * 64, [other, CARTPOLE], measuring(tmp_path, on_game=on_game))
+    assert list(both) == [other, CARTPOLE]
+    assert again.asked > 100
+    assert {(task, total) for task, _, total in told} == {(other, 2)}
+    assert both == measure(again, "a" * 64, [other, CARTPOLE], measuring(tmp_path))
+
+
 @pytest.mark.parametrize("damage", ["[]", '{"tasks": {}}', '{"tasks": {"gym:CartPole-v1": {}}}'])
 def test_a_damaged_figure_is_named(tmp_path, damage):
-    measure(None, RANDOM, CARTPOLE, measuring(tmp_path))
+    measure(None, RANDOM, [CARTPOLE], measuring(tmp_path))
     path = only_file(tmp_path)
     content = json.loads(damage)
     if isinstance(content, dict):
@@ -94,4 +111,4 @@ def test_a_damaged_figure_is_named(tmp_path, damage):
     path.write_text(json.dumps(content))
 
     with pytest.raises(DataError, match=r"expected the scores of gym:CartPole-v1"):
-        measure(None, RANDOM, CARTPOLE, measuring(tmp_path))
+        measure(None, RANDOM, [CARTPOLE], measuring(tmp_path))

@@ -13,7 +13,7 @@ import torch
 from expert_runs import CARTPOLE, NAME, make_run, network_of, ship
 
 from actor_mimic import cli
-from actor_mimic.compute import Compute
+from actor_mimic.compute import Compute, Workers
 from actor_mimic.config import build_config, to_json
 from actor_mimic.errors import DataError, DivergenceError, Interrupted, UsageError
 from actor_mimic.networks.torsos import TorsoSpec
@@ -119,9 +119,12 @@ def test_the_greedy_action_is_that_of_the_trained_network():
 def test_scores_are_of_this_very_file_under_every_protocol(zoo):
     expert = read_shipped(NAME)
 
-    assert [(r["protocol"], r["epsilon"]) for r in expert.evaluations] == list(MEASURED)
+    *own, random = expert.evaluations
+    assert [(r["protocol"], r["epsilon"]) for r in own] == list(MEASURED)
+    assert {r["checkpoint"] for r in own} == {expert.model_sha256}
+    assert (random["checkpoint"], random["protocol"], random["epsilon"]) == ("random", "paper", 1.0)
+    assert expert.random_play("paper") == random
     for result in expert.evaluations:
-        assert result["checkpoint"] == expert.model_sha256
         scores = result["tasks"][CARTPOLE]
         assert scores.keys() >= {"mean", "median", "stderr", "ci95", "scores"}
         assert len(scores["scores"]) == scores["episodes"] == 2
@@ -148,23 +151,25 @@ def test_what_has_been_measured_is_not_played_again(zoo, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("zoo")
 @pytest.mark.parametrize(
-    ("changes", "versions", "games_of_the_teacher"),
+    ("changes", "versions", "of_the_teacher", "of_random_play"),
     [
-        ({}, {}, 0),
-        ({"episodes": 1}, {}, 0),
-        ({"episodes": 3}, {}, 3),  # more than it was shipped with
-        ({"epsilon": 0.02}, {}, 2),
-        ({}, {"ale-py": "0.0.1"}, 2),
+        ({}, {}, 0, 0),
+        ({"episodes": 1}, {}, 0, 0),
+        ({"episodes": 3}, {}, 3, 3),  # more than it was shipped with
+        ({"epsilon": 0.02}, {}, 2, 0),
+        ({"epsilon": 1.0}, {}, 2, 0),  # as random as random play, and yet not it
+        ({"protocol": PROTOCOLS["sticky"]}, {}, 2, 2),
+        ({}, {"ale-py": "0.0.1"}, 2, 2),
     ],
 )
 def test_a_shipped_expert_is_measured_before_it_teaches_only_where_it_was_not_yet(
-    tmp_path, monkeypatch, changes, versions, games_of_the_teacher
+    tmp_path, monkeypatch, changes, versions, of_the_teacher, of_random_play
 ):
-    played = []
+    played = {True: 0, False: 0}
 
-    def play(_, act, task, episodes):
-        played.append(episodes if act else 0)
-        return summarise_scores(task, [7.0] * episodes)
+    def play(_, act, tasks, episodes):
+        played[act is None] += episodes
+        yield from ((task, summarise_scores(task, [7.0] * episodes)) for task in tasks)
 
     monkeypatch.setattr(Measuring, "play", play)
     installed = measure_module.installed_versions() | versions
@@ -175,23 +180,30 @@ def test_a_shipped_expert_is_measured_before_it_teaches_only_where_it_was_not_ye
         tmp_path, PROTOCOLS["paper"], 0.05, 2, 0, 1, lambda: None, lambda *_: None
     )
 
-    teachers, _ = measure_references(
-        [teacher], {CARTPOLE: source}, dataclasses.replace(measuring, **changes)
+    records = measure_references(
+        [teacher], {CARTPOLE: source}, dataclasses.replace(measuring, **changes), Workers()
     )
 
-    assert sum(played) == games_of_the_teacher
-    shipped = read_shipped(NAME).scores("paper", 0.05)
-    assert shipped is not None
-    expected = 7.0 if games_of_the_teacher else shipped["mean"]
-    assert teachers.values[f"{CARTPOLE}/mean"] == expected
-    # Whoever played: a report of the run finds the figure in the run.
-    (kept,) = (tmp_path / "evaluations").glob(f"{source.model_sha256[:16]}-*.json")
-    content = json.loads(kept.read_text())
-    assert content["checkpoint"] == source.model_sha256
-    assert content["tasks"][CARTPOLE]["mean"] == expected
-    if not games_of_the_teacher:
-        assert content == read_shipped(NAME).evaluation("paper", 0.05)
-        assert kept.stem.endswith(f"-{NAME}-paper-0.05-2-{content['seed']}")
+    expert = read_shipped(NAME)
+    for record, who, games, result in zip(
+        records,
+        (source.model_sha256, "random"),
+        (of_the_teacher, of_random_play),
+        (expert.evaluation("paper", 0.05), expert.random_play("paper")),
+        strict=True,
+    ):
+        assert played[who == "random"] == games
+        assert result is not None
+        expected = 7.0 if games else result["tasks"][CARTPOLE]["mean"]
+        assert record.values[f"{CARTPOLE}/mean"] == expected
+        # Whoever played: a report of the run finds the figure in the run.
+        (kept,) = (tmp_path / "evaluations").glob(f"{who[:16]}-*.json")
+        content = json.loads(kept.read_text())
+        assert content["checkpoint"] == who
+        assert content["tasks"][CARTPOLE]["mean"] == expected
+        if not games:
+            assert content == result
+            assert kept.stem.endswith(f"-{NAME}-paper-{result['epsilon']:g}-2-{result['seed']}")
 
 
 def test_stopped_it_leaves_the_zoo_as_it_was_and_keeps_what_was_measured(
@@ -213,7 +225,7 @@ def test_stopped_it_leaves_the_zoo_as_it_was_and_keeps_what_was_measured(
     assert [path.name for path in zoo.iterdir()] == [NAME]
     assert resolve_checkpoint(ZOO_NAME).model_sha256 == old
     new = ship(other)
-    assert played == [0.05, 0.01, 0.01, 0.01]  # the second one twice
+    assert played == [0.05, 0.01, 0.01, 0.01, 1.0]  # the second one twice
     assert resolve_checkpoint(ZOO_NAME).model_sha256 == new.model_sha256 != old
 
 
@@ -269,7 +281,8 @@ def test_the_table_of_the_documents_is_made_of_the_scores():
     mean = expert.scores("sticky", 0.01)["mean"]
 
     assert table.count("\n") == 4
-    assert f"| `{ZOO_NAME}` | 2,500,000 |" in table
+    random = expert.random_play("paper")["tasks"][CARTPOLE]["mean"]
+    assert f"| `{ZOO_NAME}` | 2,500,000 | {random:.1f} |" in table
     assert f"| {mean:.1f} [" in table
     old = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     assert replace_table(old, table) == f"before\n{table}\nafter\n"
@@ -284,7 +297,9 @@ def test_what_is_shipped_is_whole_small_and_says_so():
     assert sum(expert.size for expert in experts) <= 35_000_000
     for expert in experts:
         resolve_checkpoint(Path(f"zoo:{expert.name}"))
-        assert [(r["protocol"], r["epsilon"]) for r in expert.evaluations] == list(MEASURED)
+        measured = {(r["protocol"], r["epsilon"]) for r in expert.evaluations}
+        assert measured == {*MEASURED, ("paper", 1.0)}, expert.name
+        assert expert.random_play("paper") is not None, expert.name
         assert (expert.path / "card.md").read_text() == card(expert), expert.name
     readme = (ROOT / "README.md").read_text()
     assert replace_table(readme, markdown_table(experts)) == readme, "benchmarks.zoo_table --write"

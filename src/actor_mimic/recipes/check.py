@@ -26,14 +26,13 @@ from actor_mimic.recipes.evaluation import build_evaluation
 from actor_mimic.recipes.lines import Lines
 from actor_mimic.recipes.recipe import (
     BEST_SUFFIX,
-    RANDOM,
     Parent,
     Recipe,
     Stage,
     seed_of_parent,
 )
 from actor_mimic.storage.run_dir import validate_run_name
-from actor_mimic.storage.shipped import PREFIX, read_shipped, shipped_path
+from actor_mimic.storage.shipped import PREFIX, RANDOM, read_shipped, shipped_path
 
 TASK_PREFIX = "gym:"
 KINDS = ("expert", "distill", "multitask-dqn", "transfer", "evaluate")

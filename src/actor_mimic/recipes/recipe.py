@@ -7,7 +7,6 @@ from pathlib import Path
 
 from actor_mimic.config import Config, EvaluateConfig
 
-RANDOM = "random"
 BEST_SUFFIX = "@best"
 
 

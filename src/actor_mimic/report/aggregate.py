@@ -22,7 +22,6 @@ from actor_mimic.storage.run_dir import (
 )
 
 RECIPE = "recipe.json"
-RANDOM = "random"
 STUDENTS = ("distill", "multitask-dqn")  # stages whose one network plays several tasks
 SEED_PREFIX = "seed-"
 

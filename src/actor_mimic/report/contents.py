@@ -9,7 +9,7 @@ from typing import Any
 from actor_mimic.games import GAMES
 from actor_mimic.protocols import FRAME_SKIP
 from actor_mimic.report import figures
-from actor_mimic.report.aggregate import RANDOM, STUDENTS, Collection, Run, Score
+from actor_mimic.report.aggregate import STUDENTS, Collection, Run, Score
 from actor_mimic.report.curves import mean_curve
 from actor_mimic.report.over_games import STATISTICS, Estimate, OverGames
 from actor_mimic.report.tables import (
@@ -21,6 +21,7 @@ from actor_mimic.report.tables import (
     stage_name,
 )
 from actor_mimic.report.transfers import Arm, Contest
+from actor_mimic.storage.shipped import RANDOM
 
 MAX_PANELS = 64  # a page of more curves would be too large to open
 

@@ -10,10 +10,11 @@ from typing import TypeVar
 import numpy as np
 
 from actor_mimic.protocols import PROTOCOLS
-from actor_mimic.report.aggregate import RANDOM, STUDENTS, Collection, Run, Score
+from actor_mimic.report.aggregate import STUDENTS, Collection, Run, Score
 from actor_mimic.report.printable import printable
 from actor_mimic.report.transfers import area_ratio, contest_of, contests, origin_of, task_of
 from actor_mimic.statistics import bootstrap_mean_ci, percentile_interval, resampled_means
+from actor_mimic.storage.shipped import RANDOM
 
 MISSING = "-"
 LAST_EVALUATIONS = 10

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actor_mimic.report.aggregate import RANDOM, Collection, Run
+from actor_mimic.report.aggregate import Collection, Run
 from actor_mimic.report.curves import Curve, area_above, first_reach, mean_curve
 from actor_mimic.statistics import percentile_interval, resampled_means
-from actor_mimic.storage.shipped import name_of_model
+from actor_mimic.storage.shipped import RANDOM, name_of_model
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ Every figure that is printed about them, in the terminal, on their cards and in 
 read here from the files that are shipped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actor_mimic.protocols import FRAME_SKIP
 from actor_mimic.report.aggregate import Score
 from actor_mimic.report.printable import printable
-from actor_mimic.report.tables import MISSING, show_score, show_share
+from actor_mimic.report.tables import MISSING, show_mean, show_score, show_share
 from actor_mimic.storage.shipped import PREFIX, Shipped
 
 # Protocol and epsilon of every shipped score. Epsilon 0.05 is the paper's; it costs real points in
@@ -31,6 +31,7 @@ _ALGORITHMS = {"pqn": "PQN", "dqn": "DQN"}
 def facts(shipped: Shipped) -> dict[str, Any]:
     """What ``zoo --json`` says of one expert; every game's score is left to scores.json."""
     told = shipped.manifest.get("shipped", {})
+    random = shipped.random_play(HUMAN_AT[0])
     return {
         "task": shipped.task,
         "step": shipped.manifest["step"],
@@ -38,22 +39,28 @@ def facts(shipped: Shipped) -> dict[str, Any]:
         "command": told.get("command"),
         "bytes": shipped.size,
         "model_sha256": shipped.model_sha256,
+        "random": _without_games(random and random["tasks"][shipped.task]),
         "evaluations": [
             {
                 "protocol": result["protocol"],
                 "epsilon": result["epsilon"],
-                **{k: v for k, v in result["tasks"][shipped.task].items() if k != "scores"},
+                **_without_games(result["tasks"][shipped.task]),
             }
             for result in shipped.evaluations
+            if result["checkpoint"] == shipped.model_sha256
         ],
     }
+
+
+def _without_games(scores: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (scores or {}).items() if name != "scores"}
 
 
 def text_table(experts: Sequence[Shipped]) -> str:
     """One line per expert, for a terminal of 100 columns."""
     if not experts:
         return NOTHING
-    headings = ["expert", "steps", *(f"eps {e:g}" for p, e in MEASURED if p == "paper")]
+    headings = ["expert", "steps", "random", *(f"eps {e:g}" for p, e in MEASURED if p == "paper")]
     rows = [[*headings, "human", "MB"], *map(_text_cells, experts)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
@@ -74,7 +81,7 @@ def markdown_table(experts: Sequence[Shipped]) -> str:
     if not experts:
         return f"{BEGIN}\nNo experts are shipped yet.\n{END}"
     columns = [f"`{protocol}`, epsilon {epsilon:g}" for protocol, epsilon in MEASURED]
-    rows = [["expert", "steps", *columns, "human-normalised", "games", "MB"]]
+    rows = [["expert", "steps", "random play", *columns, "human-normalised", "games", "MB"]]
     rows.append(["---"] * len(rows[0]))
     for expert in experts:
         scores = [_score(expert, *setting) for setting in MEASURED]
@@ -82,6 +89,7 @@ def markdown_table(experts: Sequence[Shipped]) -> str:
             [
                 f"`{PREFIX}{expert.name}`",
                 f"{expert.manifest['step']:,}",
+                show_mean(_random(expert)),
                 *map(show_score, scores),
                 show_share(_human(expert)),
                 _games(scores),
@@ -149,6 +157,7 @@ def _text_cells(expert: Shipped) -> list[str]:
     return [
         PREFIX + expert.name,
         f"{expert.manifest['step']:,}",
+        show_mean(_random(expert)),
         *map(show_score, scores),
         show_share(_human(expert)),
         _megabytes(expert),
@@ -156,7 +165,16 @@ def _text_cells(expert: Shipped) -> list[str]:
 
 
 def _score(expert: Shipped, protocol: str, epsilon: float) -> Score | None:
-    found = expert.scores(protocol, epsilon)
+    return _as_score(expert.scores(protocol, epsilon))
+
+
+def _random(expert: Shipped) -> Score | None:
+    """Of random play, under the protocol of `HUMAN_AT`."""
+    result = expert.random_play(HUMAN_AT[0])
+    return _as_score(result and result["tasks"][expert.task])
+
+
+def _as_score(found: dict[str, Any] | None) -> Score | None:
     if found is None:
         return None
     interval = found["ci95"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64, Shaped
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from actor_mimic.envs.make import make_envs
@@ -21,8 +21,8 @@ from actor_mimic.statistics import summarise
 
 MAX_EVALUATION_ENVS = 32
 
-Act = Callable[[Shaped[Tensor, "envs ..."]], Int64[np.ndarray, " envs"]]
-"""Observations on the CPU to greedy actions, as indices into the task's own actions."""
+Act = Callable[[Mapping[str, Shaped[Tensor, "envs ..."]]], Mapping[str, Int64[np.ndarray, " envs"]]]
+"""Observations by task, on the CPU, to greedy actions, as indices into the task's own actions."""
 
 
 @dataclass(frozen=True)
@@ -100,66 +100,117 @@ def episode_quotas(episodes: int) -> list[int]:
 
 def play_games(
     act: Act,
-    task: str,
+    tasks: Sequence[str],
     *,
     episodes: int,
     protocol: Protocol,
     epsilon: float,
     seed: int,
     num_threads: int,
-) -> Generator[int | TaskScores]:
-    """Plays a task; yields the number of finished games after every step, and the scores last.
+) -> Generator[dict[str, int | TaskScores]]:
+    """Plays tasks side by side; yields after every step what there is of each, the scores last.
+
+    One look of the policy serves all tasks, and while the last long games of one are played out, in
+    a few environments, the others have theirs full. Each has its own games and its own random
+    numbers, whatever is played beside it.
 
     Args:
         act: the policy; it is asked where games of a quota are still going on.
-        task: what to play.
-        episodes: games to play to their end.
+        tasks: what to play.
+        episodes: games of each to play to their end.
         protocol: how games start and how noisy they are.
         epsilon: probability of a random action at each step.
         seed: of the games and of epsilon.
-        num_threads: C++ threads of the emulators.
+        num_threads: C++ threads of the emulators, of each task.
+
+    Yields:
+        By task the number of finished games or, once all are, its scores.
     """
-    quotas = episode_quotas(episodes)
-    env = make_envs(
-        task,
-        num_envs=len(quotas),
-        run_seed=derive_seed(seed, "evaluation"),
-        protocol=protocol,
-        num_threads=num_threads,
-    )
-    rollout = Rollout(
-        [env],
-        life_loss_is_terminal=False,
-        rngs=[numpy_generator(seed, task, "evaluation")],
-    )
-    games: list[list[Episode]] = [[] for _ in quotas]
+    games: dict[str, _Games] = {}
     try:
-        rollout.start()
-        while (playing := _unfinished(games, quotas)).any():
-            actions = np.zeros(len(quotas), dtype=np.int64)
-            actions[playing] = act(rollout.observations[torch.from_numpy(playing)])
-            rollout.send(actions, epsilon)
-            rollout.recv()
-            for episode in rollout.take_finished():
-                if len(games[episode.env]) < quotas[episode.env]:
-                    games[episode.env].append(episode)
-            yield sum(len(row) for row in games)
+        for task in tasks:
+            games[task] = _Games(task, episodes, protocol, seed, num_threads)
+        going_on = games
+        while going_on:
+            actions = act({task: played.observations() for task, played in going_on.items()})
+            for task, played in going_on.items():
+                played.send(actions[task], epsilon)
+            for played in going_on.values():
+                played.recv()
+            yield {task: played.scores or played.finished for task, played in games.items()}
+            going_on = {task: played for task, played in games.items() if not played.scores}
     finally:
-        rollout.close()
-    played = [game for row in games for game in row]
-    yield summarise_scores(task, [game.score for game in played], [game.length for game in played])
+        for played in games.values():
+            played.close()
 
 
-def _unfinished(
-    games: Sequence[Sequence[Episode]], quotas: Sequence[int]
-) -> Bool[np.ndarray, " envs"]:
-    """Which environments have games of their quota left."""
-    return np.array([len(row) < quota for row, quota in zip(games, quotas, strict=True)])
+class _Games:
+    """The games of one task, and which environments have games of their quota left.
+
+    Args: as `play_games` has them.
+
+    Attributes:
+        finished: how many have been played to their end.
+        scores: of all of them; None before that.
+    """
+
+    def __init__(
+        self, task: str, episodes: int, protocol: Protocol, seed: int, num_threads: int
+    ) -> None:
+        self._task = task
+        self._quotas = episode_quotas(episodes)
+        self._played: list[list[Episode]] = [[] for _ in self._quotas]
+        self._playing = np.ones(len(self._quotas), dtype=bool)
+        self.finished = 0
+        self.scores: TaskScores | None = None
+        env = make_envs(
+            task,
+            num_envs=len(self._quotas),
+            run_seed=derive_seed(seed, "evaluation"),
+            protocol=protocol,
+            num_threads=num_threads,
+        )
+        self._rollout = Rollout(
+            [env],
+            life_loss_is_terminal=False,
+            rngs=[numpy_generator(seed, task, "evaluation")],
+        )
+        self._rollout.start()
+
+    def observations(self) -> Shaped[Tensor, "envs ..."]:
+        """A copy of what the environments show that have games left."""
+        return self._rollout.observations[torch.from_numpy(self._playing)]
+
+    def send(self, actions: Int64[np.ndarray, " envs"], epsilon: float) -> None:
+        """Starts a step with actions for what `observations` gave; the others are idle."""
+        of_all = np.zeros(len(self._quotas), dtype=np.int64)
+        of_all[self._playing] = actions
+        self._rollout.send(of_all, epsilon)
+
+    def recv(self) -> None:
+        """Waits for the step, and takes in the games that it ended."""
+        self._rollout.recv()
+        for episode in self._rollout.take_finished():
+            row = self._played[episode.env]
+            if len(row) < self._quotas[episode.env]:
+                row.append(episode)
+                self.finished += 1
+                self._playing[episode.env] = len(row) < self._quotas[episode.env]
+        if not self._playing.any():
+            games = [game for row in self._played for game in row]
+            scores, lengths = zip(*((game.score, game.length) for game in games), strict=True)
+            self.scores = summarise_scores(self._task, scores, lengths)
+
+    def close(self) -> None:
+        """Closes the environments."""
+        self._rollout.close()
 
 
-def act_randomly(obs: Shaped[Tensor, "envs ..."]) -> Int64[np.ndarray, " envs"]:
+def act_randomly(
+    obs: Mapping[str, Shaped[Tensor, "envs ..."]],
+) -> dict[str, Int64[np.ndarray, " envs"]]:
     """The policy behind ``random``, to be played with epsilon 1, where its choice never counts."""
-    return np.zeros(len(obs), dtype=np.int64)
+    return {task: np.zeros(len(own), dtype=np.int64) for task, own in obs.items()}
 
 
 def expert_normalised(

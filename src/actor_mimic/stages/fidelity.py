@@ -19,8 +19,8 @@ from actor_mimic.compute import Workers
 from actor_mimic.learners.mimic import MimicLearner
 from actor_mimic.losses import agreement, feature_regression_loss, policy_divergence
 from actor_mimic.networks.q_network import Output
-from actor_mimic.stages.evaluate import Act
-from actor_mimic.teachers.teacher import Teacher, joined, label_all
+from actor_mimic.stages.players import best_actions, play_together
+from actor_mimic.teachers.teacher import Teacher, label_all
 
 HELD_OUT_EVERY = 4  # steps of an evaluation: neighbours are much alike, and teachers cost time
 GAP_FLOOR = 0.1  # of a weight before normalisation: what is mastered must not be forgotten
@@ -80,9 +80,16 @@ class Fidelity:
         self._sums = {task: _Sums() for task in self._teachers}
         self._calls = dict.fromkeys(self._teachers, 0)
 
-    def players(self) -> dict[str, Act]:
-        """The live student as one policy per task; they act as those of `live_players` do."""
-        return {task: self._player(task) for task in self._teachers}
+    @torch.no_grad()
+    def act(
+        self, obs: Mapping[str, Shaped[Tensor, "envs ..."]]
+    ) -> dict[str, Int64[np.ndarray, " envs"]]:
+        """The live student as a policy of its tasks; it acts as that of `live_player` does."""
+        said = play_together(self._learner.student, obs, self._workers)
+        self._compare(said, [task for task in obs if self._calls[task] % HELD_OUT_EVERY == 0], obs)
+        for task in obs:
+            self._calls[task] += 1
+        return best_actions(said)
 
     def take(self) -> dict[str, float]:
         """What was seen since the last call; nothing of a task that was not played.
@@ -109,28 +116,21 @@ class Fidelity:
         self._calls = dict.fromkeys(self._teachers, 0)
         return values
 
-    def _player(self, task: str) -> Act:
-        student = self._learner.student
-        device = next(student.parameters()).device
+    def _compare(
+        self,
+        student: Mapping[str, Output],
+        tasks: Sequence[str],
+        obs: Mapping[str, Shaped[Tensor, "envs ..."]],
+    ) -> None:
+        if not tasks:
+            return
+        teachers = [self._teachers[task] for task in tasks]
+        device = next(self._learner.student.parameters()).device
+        labels = label_all(teachers, [obs[task].to(device) for task in tasks], self._workers)
+        for task, label in zip(tasks, labels, strict=True):
+            self._add(task, student[task], label)
 
-        @torch.no_grad()
-        def act(obs: Shaped[Tensor, "envs ..."]) -> Int64[np.ndarray, " envs"]:
-            obs = obs.to(device)
-
-            @torch.no_grad()  # it holds for the thread that calls
-            def look(rows: slice) -> Output:
-                return student.play(task, obs[rows])
-
-            output = joined(self._workers.map(look, len(obs)))
-            if self._calls[task] % HELD_OUT_EVERY == 0:
-                (said,) = label_all([self._teachers[task]], [obs], self._workers)
-                self._compare(task, output, said)
-            self._calls[task] += 1
-            return output.scores.argmax(dim=1).cpu().numpy()
-
-        return act
-
-    def _compare(self, task: str, student: Output, teacher: Output) -> None:
+    def _add(self, task: str, student: Output, teacher: Output) -> None:
         objective, sums = self._learner.objective, self._sums[task]
         index = list(self._teachers).index(task)
         temperature = objective.temperatures[index]

@@ -23,9 +23,9 @@ from actor_mimic.stages.evaluate import mean_score
 from actor_mimic.stages.expert import expert_state, fresh_network, make_task_envs
 from actor_mimic.stages.fidelity import Fidelity
 from actor_mimic.stages.lockstep import make_all_envs
-from actor_mimic.stages.measure import RANDOM, measure, score_values
+from actor_mimic.stages.measure import measure, score_values
 from actor_mimic.stages.multitask_dqn import MultitaskDQNState
-from actor_mimic.stages.players import load_each_once, players_when_asked
+from actor_mimic.stages.players import load_each_once, player_when_asked
 from actor_mimic.stages.references import References
 from actor_mimic.stages.space import foresee_storage
 from actor_mimic.stages.stage_run import (
@@ -43,6 +43,7 @@ from actor_mimic.storage.run_dir import (
     RunDir,
     open_run,
 )
+from actor_mimic.storage.shipped import RANDOM
 from actor_mimic.teachers.callables import TeacherSource
 from actor_mimic.teachers.own import check_plays, tasks_in_file
 
@@ -119,7 +120,8 @@ def run_distill(
         references = References()
         try:
             foresee_storage(config, state, run, launch.notice)
-            yield from references.measured(state, teachers, final_measuring(config, launch, run))
+            measuring = final_measuring(config, launch, run)
+            yield from references.measured(state, teachers, measuring, compute.workers())
         except BaseException:  # a closed generator too: the emulators must stop
             state.close()
             raise
@@ -140,7 +142,7 @@ def run_distill(
             manifest,
             references.merit,
             started,
-            players=fidelity.players(),
+            player=fidelity.act,
             seen=lambda scores: references.compare(state, scores) | fidelity.take(),
         )
 
@@ -198,8 +200,8 @@ def run_evaluate(
             return
         compute.start()
         measuring = measuring_for(config.protocol, config.episodes, config.seed, launch, run)
-        acts = players_when_asked(checkpoint, tasks, compute)
-        scores = {task: measure(acts[task], sha256, task, measuring) for task in tasks}
+        act = player_when_asked(checkpoint, tasks, compute)
+        scores = measure(act, sha256, tasks, measuring)
         values = {k: v for task, s in scores.items() for k, v in score_values(task, s).items()}
         elapsed_s = time.monotonic() - started
         record = Record("final", 0, 0, values, elapsed_s)

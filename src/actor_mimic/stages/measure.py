@@ -1,10 +1,13 @@
 """Final figures: many games, measured once per weights and protocol, kept beside the run."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actor_mimic.compute import Workers
 from actor_mimic.errors import DataError, Interrupted, StorageError
 from actor_mimic.protocols import Protocol
 from actor_mimic.stages.evaluate import (
@@ -14,15 +17,15 @@ from actor_mimic.stages.evaluate import (
     evaluation_json,
     play_games,
 )
+from actor_mimic.stages.players import player_of
 from actor_mimic.storage.checkpoint import Checkpoint
 from actor_mimic.storage.durable import json_bytes, make_directory, replace_file
 from actor_mimic.storage.records import Record
 from actor_mimic.storage.run_dir import installed_versions, read_run_json, slug
-from actor_mimic.storage.shipped import PREFIX, name_of_model, read_shipped
+from actor_mimic.storage.shipped import PREFIX, RANDOM, name_of_model, read_shipped
 from actor_mimic.teachers.callables import TeacherSource
 from actor_mimic.teachers.teacher import Teacher
 
-RANDOM = "random"
 EVALUATIONS = "evaluations"
 PLAYED_WITH = ("torch", "ale-py", "gymnasium", "numpy")  # packages that decide how games go
 
@@ -51,45 +54,50 @@ class Measuring:
     stop: Callable[[], int | None]
     on_game: Callable[[str, int, int], None]
 
-    def play(self, act: Act | None, task: str, episodes: int) -> TaskScores:
-        """Plays; None plays at random.
+    def play(
+        self, act: Act | None, tasks: Sequence[str], episodes: int
+    ) -> Iterator[tuple[str, TaskScores]]:
+        """Plays tasks side by side, None at random; gives the scores of each as it is done.
 
         Raises:
             Interrupted: if a stop was asked for.
         """
         games = play_games(
             act or act_randomly,
-            task,
+            tasks,
             episodes=episodes,
             protocol=self.protocol,
             epsilon=self.epsilon if act else 1.0,
             seed=self.seed,
             num_threads=self.num_threads,
         )
-        finished = -1
-        for progress in games:
-            if isinstance(progress, TaskScores):
-                return progress
-            if progress != finished:
-                finished = progress
-                self.on_game(task, finished, episodes)
-            signal_number = self.stop()
-            if signal_number is not None:
-                games.close()
-                raise Interrupted(signal_number)
-        raise AssertionError("play_games ends with the scores")
+        title = tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks"
+        finished, done = -1, set[str]()
+        with closing(games):
+            for progress in games:
+                now = sum(episodes if isinstance(p, TaskScores) else p for p in progress.values())
+                if now != finished:
+                    finished = now
+                    self.on_game(title, finished, episodes * len(tasks))
+                for task, scores in progress.items():
+                    if isinstance(scores, TaskScores) and task not in done:
+                        done.add(task)
+                        yield task, scores
+                signal_number = self.stop()
+                if signal_number is not None and len(done) < len(tasks):
+                    raise Interrupted(signal_number)
 
 
 def measure(
     act: Act | None,
     name: str,
-    task: str,
+    tasks: Sequence[str],
     measuring: Measuring,
     *,
     also_look_in: Path | None = None,
     claimed: float | None = None,
-) -> TaskScores:
-    """The scores of some weights in one task: looked up, or played and kept.
+) -> dict[str, TaskScores]:
+    """The scores of some weights by task: looked up, or played and kept, each as it is done.
 
     What was played with other versions of `PLAYED_WITH` is played again.
 
@@ -97,7 +105,7 @@ def measure(
         act: the policy, not called if the scores are kept already; None plays at random.
         name: sha256 of the weights, or ``random``; with task, protocol, epsilon, number of games
             and seed it names the result.
-        task: what to play.
+        tasks: what to play, side by side.
         measuring: how, and where results are kept.
         also_look_in: another run that may have measured the same already.
         claimed: what somebody else says that these weights score; kept beside what they do.
@@ -109,19 +117,26 @@ def measure(
     """
     epsilon = measuring.epsilon if act else 1.0
     how = (measuring.protocol.name, epsilon, measuring.episodes, measuring.seed)
-    file_name = _file_name(name, task, *how)
-    scores = _kept(measuring.directory, file_name, task)
-    if scores is not None:
-        return scores
-    if also_look_in is not None:
-        scores = _kept(also_look_in, file_name, task)
-    if scores is None:
-        scores = measuring.play(act, task, measuring.episodes)
-    result = result_json(name, task, epsilon, measuring, scores)
-    if claimed is not None:
-        result["claimed_score"] = claimed
-    _keep(measuring.directory, file_name, result)
-    return scores
+    file_names = {task: _file_name(name, task, *how) for task in tasks}
+    known: dict[str, TaskScores] = {}
+    elsewhere: dict[str, TaskScores] = {}
+    for task, file_name in file_names.items():
+        scores = _kept(measuring.directory, file_name, task)
+        if scores is not None:
+            known[task] = scores
+        elif also_look_in is not None:
+            scores = _kept(also_look_in, file_name, task)
+            if scores is not None:
+                elsewhere[task] = scores
+    missing = [task for task in tasks if task not in known | elsewhere]
+    played = measuring.play(act, missing, measuring.episodes) if missing else ()
+    for task, scores in itertools.chain(elsewhere.items(), played):
+        result = result_json(name, task, epsilon, measuring, scores)
+        if claimed is not None:
+            result["claimed_score"] = claimed
+        _keep(measuring.directory, file_names[task], result)
+        known[task] = scores
+    return {task: known[task] for task in tasks}
 
 
 def result_json(
@@ -168,24 +183,33 @@ def _kept(run: Path, file_name: str, task: str) -> TaskScores | None:
         ) from error
 
 
-def _shipped(name: str, task: str, measuring: Measuring) -> TaskScores | None:
-    """What a shipped expert was measured at, on other games than a run's, and no fewer of them.
+def _shipped(who: str, teacher: Teacher, measuring: Measuring) -> TaskScores | None:
+    """What a shipped expert, or random play in its task, was measured at when it was shipped.
 
-    It is kept in the run like what is played there: a report reads no other place. None if the
-    weights are not shipped, or were played otherwise or with other versions.
+    On other games than a run's, and no fewer of them. It is kept in the run like what is played
+    there: a report reads no other place. None if the teacher is not shipped, or was measured
+    otherwise or with other versions.
+
+    Args:
+        who: the teacher's model_sha256, or ``random``.
+        teacher: whose task is played.
+        measuring: how games would be played.
     """
-    expert = name_of_model(name)
+    expert = name_of_model(teacher.model_sha256)
     if expert is None:
         return None
-    shipped = read_shipped(expert.removeprefix(PREFIX))
-    result = shipped.evaluation(measuring.protocol.name, measuring.epsilon)
+    shipped, protocol = read_shipped(expert.removeprefix(PREFIX)), measuring.protocol.name
+    if who == RANDOM:
+        result = shipped.random_play(protocol)
+    else:
+        result = shipped.evaluation(protocol, measuring.epsilon)
     if result is None or result.get("versions") != _versions():
         return None
-    scores = TaskScores.from_json(result["tasks"][task])
+    scores = TaskScores.from_json(result["tasks"][teacher.task])
     if scores.episodes < measuring.episodes:
         return None
-    how = (result["protocol"], result["epsilon"], scores.episodes, result["seed"])
-    _keep(measuring.directory, _file_name(name, task, *how), result)
+    how = (protocol, result["epsilon"], scores.episodes, result["seed"])
+    _keep(measuring.directory, _file_name(who, teacher.task, *how), result)
     return scores
 
 
@@ -196,7 +220,10 @@ def claimed_score(source: TeacherSource) -> float | None:
 
 
 def measure_references(
-    loaded: Sequence[Teacher], checkpoints: Mapping[str, TeacherSource], measuring: Measuring
+    loaded: Sequence[Teacher],
+    checkpoints: Mapping[str, TeacherSource],
+    measuring: Measuring,
+    workers: Workers,
 ) -> Iterator[Record]:
     """Scores of every teacher and of random play in its task, as records."""
     if not measuring.episodes:
@@ -205,13 +232,14 @@ def measure_references(
         task = teacher.task
         home, claimed = checkpoints[task].run, claimed_score(checkpoints[task])
         for who, name, act in (
-            ("teacher", teacher.model_sha256, teacher.act),
+            ("teacher", teacher.model_sha256, player_of([teacher], workers)),
             (RANDOM, RANDOM, None),
         ):
             known = claimed if who == "teacher" else None
-            scores = _shipped(name, task, measuring)
+            scores = _shipped(name, teacher, measuring)
             if scores is None:
-                scores = measure(act, name, task, measuring, also_look_in=home, claimed=known)
+                found = measure(act, name, [task], measuring, also_look_in=home, claimed=known)
+                scores = found[task]
             values = {"who": who, "task": task} | score_values(task, scores)
             if known is not None:
                 values |= {f"{task}/claimed": known, f"{task}/drop": known - scores.mean}

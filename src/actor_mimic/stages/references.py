@@ -11,14 +11,17 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from actor_mimic.compute import Workers
 from actor_mimic.errors import DataError, StorageError
 from actor_mimic.stages.distill import DistillState
 from actor_mimic.stages.evaluate import expert_normalised
 from actor_mimic.stages.fidelity import remaining_gaps
-from actor_mimic.stages.measure import RANDOM, Measuring, measure, measure_references
+from actor_mimic.stages.measure import Measuring, measure, measure_references
+from actor_mimic.stages.players import best_actions
 from actor_mimic.storage.durable import json_bytes, replace_file
 from actor_mimic.storage.records import Record
 from actor_mimic.storage.run_dir import read_run_json
+from actor_mimic.storage.shipped import RANDOM
 from actor_mimic.teachers.callables import TeacherSource
 from actor_mimic.teachers.teacher import Teacher
 from actor_mimic.temperatures import mean_entropy, temperature_for_entropy
@@ -34,7 +37,11 @@ class References:
     randoms: dict[str, float] = field(default_factory=dict)
 
     def measured(
-        self, state: DistillState, checkpoints: Mapping[str, TeacherSource], measuring: Measuring
+        self,
+        state: DistillState,
+        checkpoints: Mapping[str, TeacherSource],
+        measuring: Measuring,
+        workers: Workers,
     ) -> Iterator[Record]:
         """Measures what can be told before the student's first step, and records it.
 
@@ -42,6 +49,7 @@ class References:
             state: whose teachers they are; it is given its measured temperatures, if it wants any.
             checkpoints: where the teachers come from, by task.
             measuring: how games are played.
+            workers: who compute.
 
         Raises:
             DataError, Interrupted, StorageError: as `measured_temperatures` and `measure`.
@@ -52,7 +60,7 @@ class References:
             state.soften(found)
             values = {f"{task}/temperature": value for task, value in found.items()}
             yield Record("temperatures", 0, 0, {**values}, 0.0)
-        for record in measure_references(state.teachers, checkpoints, measuring):
+        for record in measure_references(state.teachers, checkpoints, measuring, workers):
             task = str(record.values["task"])
             means = self.randoms if record.values["who"] == RANDOM else self.teachers
             means[task] = float(record.values[f"{task}/mean"] or 0.0)
@@ -137,14 +145,14 @@ def _scores_in_games(
 ) -> Float[Tensor, "observations actions"]:
     heard: list[Tensor] = []
 
-    def act(obs: Shaped[Tensor, "envs ..."]) -> Int64[np.ndarray, " envs"]:
-        scores = teacher.label(obs).scores
-        heard.append(scores.float().cpu())
-        return scores.argmax(dim=1).cpu().numpy()
+    def act(obs: Mapping[str, Shaped[Tensor, "envs ..."]]) -> dict[str, Int64[np.ndarray, " envs"]]:
+        said = {task: teacher.label(own) for task, own in obs.items()}
+        heard.extend(output.scores.float().cpu() for output in said.values())
+        return best_actions(said)
 
-    measure(act, teacher.model_sha256, teacher.task, measuring, also_look_in=source.run)
+    measure(act, teacher.model_sha256, [teacher.task], measuring, also_look_in=source.run)
     if not heard:  # its figure was known: the same games are played again for the scores
-        measuring.play(act, teacher.task, measuring.episodes)
+        dict(measuring.play(act, [teacher.task], measuring.episodes))
     return torch.cat(heard)
 
 

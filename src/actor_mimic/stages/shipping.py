@@ -24,13 +24,21 @@ from actor_mimic.errors import CannotCreateError, DataError, StorageError, Usage
 from actor_mimic.learners.warm_start import HEAD_PREFIX
 from actor_mimic.presets import PRESETS
 from actor_mimic.protocols import protocol_named
-from actor_mimic.report.zoo import MEASURED, card
+from actor_mimic.report.zoo import HUMAN_AT, MEASURED, card
 from actor_mimic.stages.measure import Measuring, measure, result_json
+from actor_mimic.stages.players import player_of
 from actor_mimic.storage.checkpoint import MODEL, Checkpoint, read_checkpoint
 from actor_mimic.storage.durable import TEMPORARY, clean_leftovers, json_bytes, write_new
 from actor_mimic.storage.manifest import SCHEMA_VERSION
 from actor_mimic.storage.run_dir import COMPLETE, RUN, is_complete, read_run_json, slug
-from actor_mimic.storage.shipped import CARD, SCORES, Shipped, directory_of, read_shipped
+from actor_mimic.storage.shipped import (
+    CARD,
+    RANDOM,
+    SCORES,
+    Shipped,
+    directory_of,
+    read_shipped,
+)
 from actor_mimic.storage.staging import check_finite, put_in_place, write_manifest
 from actor_mimic.storage.tensor_files import write_tensor_file
 from actor_mimic.teachers.own import load_teacher
@@ -63,7 +71,7 @@ def ship_expert(
 
     Args:
         checkpoint: of a run that trained one expert.
-        episodes: games under each of `MEASURED`.
+        episodes: games under each of `MEASURED`, and as many of random play.
         num_threads: C++ threads of the emulators.
         compute: where the network runs.
         stop: asked after every step; the number of a signal, or None.
@@ -92,8 +100,10 @@ def ship_expert(
         write_manifest(temporary, content, {MODEL: entry})
         written = read_checkpoint(temporary)
         evaluations = []
-        act = load_teacher(written, task, compute).act
-        for protocol_name, epsilon in MEASURED:
+        act = player_of([load_teacher(written, task, compute)], compute.workers())
+        settings = [(written.model_sha256, act, *setting) for setting in MEASURED]
+        for name, policy, protocol_name, epsilon in [*settings, (RANDOM, None, HUMAN_AT[0], 1.0)]:
+            who = RANDOM if policy is None else f"epsilon {epsilon:g}"
             measuring = Measuring(
                 directory=run,
                 protocol=protocol_named(protocol_name),
@@ -102,11 +112,10 @@ def ship_expert(
                 seed=GAMES_SEED,
                 num_threads=num_threads,
                 stop=stop,
-                on_game=_named(on_game, f"{task} ({protocol_name}, epsilon {epsilon:g})"),
+                on_game=_named(on_game, f"{task} ({protocol_name}, {who})"),
             )
-            scores = measure(act, written.model_sha256, task, measuring)
-            result = result_json(written.model_sha256, task, epsilon, measuring, scores)
-            evaluations.append(result)
+            scores = measure(policy, name, [task], measuring)[task]
+            evaluations.append(result_json(name, task, epsilon, measuring, scores))
         scores_json = {"schema": SCHEMA_VERSION, "evaluations": evaluations}
         write_new(temporary / SCORES, json_bytes(scores_json))
         told = Shipped(target.name, target, written.manifest, evaluations)

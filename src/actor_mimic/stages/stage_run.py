@@ -11,9 +11,9 @@ from actor_mimic.compute import Compute, choose_compute
 from actor_mimic.config import Config, ScheduleConfig, to_json
 from actor_mimic.errors import DataError
 from actor_mimic.protocols import protocol_named
-from actor_mimic.stages.evaluate import Act
+from actor_mimic.stages.evaluate import Act, TaskScores
 from actor_mimic.stages.measure import Measuring, measure, score_values
-from actor_mimic.stages.players import live_players
+from actor_mimic.stages.players import live_player
 from actor_mimic.stages.session import Evaluation, Session
 from actor_mimic.stages.summary import summary
 from actor_mimic.stages.training import LearningState
@@ -96,7 +96,7 @@ def learn(
     merit: Callable[[Mapping[str, float]], float],
     started: float,
     *,
-    players: Mapping[str, Act] | None = None,
+    player: Act | None = None,
     seen: Callable[[Mapping[str, float]], dict[str, float]] = lambda _: {},
 ) -> Iterator[Record]:
     """The session, a final evaluation of the last checkpoint, the summary.
@@ -105,17 +105,15 @@ def learn(
     each evaluation, and what it answers is recorded beside them.
     """
     measuring = final_measuring(config, launch, run)
-    players = players or live_players(state.network, manifest["tasks"], launch.compute().workers())
+    tasks = list(manifest["tasks"])
+    player = player or live_player(state.network, launch.compute().workers())
     if launch.track:
         run.follow(WandbRun(run.path, launch.track, to_json(config) | {"kind": manifest["kind"]}))
 
     def evaluate() -> Evaluation:
-        tasks = {
-            task: measuring.play(act, task, config.schedule.eval_episodes)
-            for task, act in players.items()
-        }
-        means = {task: scores.mean for task, scores in tasks.items()}
-        return Evaluation(tasks, merit(means), seen(means))
+        played = dict(measuring.play(player, tasks, config.schedule.eval_episodes))
+        means = {task: played[task].mean for task in tasks}
+        return Evaluation({task: played[task] for task in tasks}, merit(means), seen(means))
 
     # The session's clock begins here, with the teachers already measured.
     earlier_s = time.monotonic() - started
@@ -137,11 +135,9 @@ def learn(
     try:
         yield from session.run()
         checkpoint = resolve_checkpoint(run.path)
-        final = {
-            task: measure(act, checkpoint.model_sha256, task, measuring)
-            for task, act in players.items()
-            if measuring.episodes
-        }
+        final: dict[str, TaskScores] = {}
+        if measuring.episodes:
+            final = measure(player, checkpoint.model_sha256, tasks, measuring)
     finally:
         state.close()
     values: dict[str, Any] = {}

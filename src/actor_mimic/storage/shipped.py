@@ -5,7 +5,8 @@
     zoo/pong/
         model.safetensors   the torso's kernels and matrices in float16, all else in float32
         MANIFEST.json       as of any checkpoint; ``shipped`` says how it was trained
-        scores.json         whole games under each protocol, played with exactly this file
+        scores.json         whole games under each protocol, played with exactly this file, and
+                            at random
         card.md             one paragraph about it, written from the two
 
 A directory is one checkpoint that nobody goes on from; `checkpoint.resolve_checkpoint` opens it by
@@ -23,6 +24,7 @@ from actor_mimic.storage.manifest import MANIFEST, check_files, check_schema, re
 
 ZOO = Path(__file__).parents[1] / "zoo"
 PREFIX = "zoo:"
+RANDOM = "random"  # stands for random play wherever weights are named
 SCORES = "scores.json"
 CARD = "card.md"
 MAX_SCORES_BYTES = 4 << 20
@@ -63,16 +65,24 @@ class Shipped:
         return self.manifest["files"][_MODEL]["sha256"]
 
     def evaluation(self, protocol: str, epsilon: float) -> dict[str, Any] | None:
-        """The measurement of that kind, whole; None if there is none."""
-        for result in self.evaluations:
-            if (result["protocol"], result["epsilon"]) == (protocol, epsilon):
-                return result
-        return None
+        """Its measurement of that kind, whole; None if there is none."""
+        return self._evaluation(self.model_sha256, protocol, epsilon)
+
+    def random_play(self, protocol: str) -> dict[str, Any] | None:
+        """What random play scores in its task, likewise."""
+        return self._evaluation(RANDOM, protocol, 1.0)
 
     def scores(self, protocol: str, epsilon: float) -> dict[str, Any] | None:
         """Its task's scores as `TaskScores.to_json` gives them; None if not measured so."""
         result = self.evaluation(protocol, epsilon)
         return None if result is None else result["tasks"][self.task]
+
+    def _evaluation(self, who: str, protocol: str, epsilon: float) -> dict[str, Any] | None:
+        for result in self.evaluations:
+            found = (result["checkpoint"], result["protocol"], result["epsilon"])
+            if found == (who, protocol, epsilon):
+                return result
+        return None
 
 
 def directory_of(name: str) -> Path:
@@ -140,8 +150,8 @@ def read_shipped(name: str) -> Shipped:
     if _MODEL not in manifest["files"] or not isinstance(tasks, dict) or len(tasks) != 1:
         raise DataError(f"{path / MANIFEST}: expected an expert of one task, got {tasks!r:.100}")
     shipped = Shipped(name, path, manifest, read_scores(path))
-    content = [result["checkpoint"] for result in shipped.evaluations]
-    if any(sha256 != shipped.model_sha256 for sha256 in content):
+    measured = {result["checkpoint"] for result in shipped.evaluations}
+    if not measured <= {shipped.model_sha256, RANDOM}:
         raise DataError(
             f"{path / SCORES}: expected the scores of {shipped.model_sha256[:16]}, got those of "
             "other weights"

@@ -74,8 +74,10 @@ class Evaluate:
         from actor_mimic.protocols import protocol_named
         from actor_mimic.stages.evaluate import evaluation_json
         from actor_mimic.stages.films import Rules
-        from actor_mimic.stages.measure import RANDOM, Measuring
+        from actor_mimic.stages.measure import Measuring
+        from actor_mimic.stages.players import player_of
         from actor_mimic.stages.run_films import FILM_STEPS, FILMS, RunFilms
+        from actor_mimic.storage.shipped import RANDOM
         from actor_mimic.teachers.own import check_fits, load_teachers, tasks_in_file
 
         if self.episodes < 1:
@@ -97,7 +99,8 @@ class Evaluate:
         teachers = {} if checkpoint is None else load_teachers(checkpoint, tasks, compute)
         for teacher in teachers.values():
             check_fits(teacher)
-        scores, stop = {}, Stop("stopping")
+        player = player_of(list(teachers.values()), compute.workers()) if teachers else None
+        stop = Stop("stopping")
         with StageProgress("evaluate", 0) as progress:
             measuring = Measuring(
                 directory=Path(),
@@ -109,12 +112,10 @@ class Evaluate:
                 stop=stop,
                 on_game=progress.on_game,
             )
-            for task in tasks:
-                act = teachers[task].act if teachers else None
-                scores[task] = measuring.play(act, task, self.episodes)
+            played = dict(measuring.play(player, tasks, self.episodes))
         name = self.checkpoint if checkpoint is None else checkpoint.name
         shown = 1.0 if checkpoint is None else epsilon
-        result = evaluation_json(name, protocol, shown, scores)
+        result = evaluation_json(name, protocol, shown, {task: played[task] for task in tasks})
         if self.json:
             print(json.dumps(result))
         else:
@@ -273,10 +274,11 @@ class Doctor:
 def _kept_scores(checkpoint: "Checkpoint") -> list[dict[str, Any]]:
     """What its run, or the zoo, measured of exactly these weights; empty if nothing."""
     from actor_mimic.storage.run_dir import read_run_json
-    from actor_mimic.storage.shipped import read_scores, shipped_name
+    from actor_mimic.storage.shipped import RANDOM, read_scores, shipped_name
 
     if shipped_name(checkpoint.path):
-        return [_figures(result) for result in read_scores(checkpoint.path)]
+        results = read_scores(checkpoint.path)
+        return [_figures(result) for result in results if result["checkpoint"] != RANDOM]
     if checkpoint.run is None:
         return []
     found = []
