@@ -21,7 +21,7 @@ from actor_mimic.statistics import summarise
 
 MAX_EVALUATION_ENVS = 32
 
-Act = Callable[[Mapping[str, Shaped[Tensor, "envs ..."]]], Mapping[str, Int64[np.ndarray, " envs"]]]
+Act = Callable[[Mapping[str, Shaped[Tensor, "_ ..."]]], Mapping[str, Int64[np.ndarray, " _"]]]
 """Observations by task, on the CPU, to greedy actions, as indices into the task's own actions."""
 
 
@@ -207,8 +207,8 @@ class _Games:
 
 
 def act_randomly(
-    obs: Mapping[str, Shaped[Tensor, "envs ..."]],
-) -> dict[str, Int64[np.ndarray, " envs"]]:
+    obs: Mapping[str, Shaped[Tensor, "_ ..."]],
+) -> dict[str, Int64[np.ndarray, " _"]]:
     """The policy behind ``random``, to be played with epsilon 1, where its choice never counts."""
     return {task: np.zeros(len(own), dtype=np.int64) for task, own in obs.items()}
 

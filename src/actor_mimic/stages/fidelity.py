@@ -81,9 +81,7 @@ class Fidelity:
         self._calls = dict.fromkeys(self._teachers, 0)
 
     @torch.no_grad()
-    def act(
-        self, obs: Mapping[str, Shaped[Tensor, "envs ..."]]
-    ) -> dict[str, Int64[np.ndarray, " envs"]]:
+    def act(self, obs: Mapping[str, Shaped[Tensor, "_ ..."]]) -> dict[str, Int64[np.ndarray, " _"]]:
         """The live student as a policy of its tasks; it acts as that of `live_player` does."""
         said = play_together(self._learner.student, obs, self._workers)
         self._compare(said, [task for task in obs if self._calls[task] % HELD_OUT_EVERY == 0], obs)
@@ -120,7 +118,7 @@ class Fidelity:
         self,
         student: Mapping[str, Output],
         tasks: Sequence[str],
-        obs: Mapping[str, Shaped[Tensor, "envs ..."]],
+        obs: Mapping[str, Shaped[Tensor, "_ ..."]],
     ) -> None:
         if not tasks:
             return

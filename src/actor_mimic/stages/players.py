@@ -23,7 +23,7 @@ def live_player(network: QNetwork | Student, workers: Workers) -> Act:
     """The live network as a policy of whatever it plays; that is one task, if it is no student."""
     device = next(network.parameters()).device
 
-    def act(obs: Mapping[str, Shaped[Tensor, "rows ..."]]) -> dict[str, Int64[np.ndarray, " rows"]]:
+    def act(obs: Mapping[str, Shaped[Tensor, "_ ..."]]) -> dict[str, Int64[np.ndarray, " _"]]:
         if isinstance(network, Student):
             return best_actions(play_together(network, obs, workers))
         ((task, own),) = obs.items()
@@ -34,7 +34,7 @@ def live_player(network: QNetwork | Student, workers: Workers) -> Act:
 
 
 def play_together(
-    student: Student, obs: Mapping[str, Shaped[Tensor, "rows ..."]], workers: Workers
+    student: Student, obs: Mapping[str, Shaped[Tensor, "_ ..."]], workers: Workers
 ) -> dict[str, Output]:
     """What a student says of several tasks' observations, by as few passes as there are workers."""
     device = next(student.parameters()).device
@@ -54,14 +54,14 @@ def player_of(teachers: Sequence[Teacher], workers: Workers) -> Act:
     """Teachers, each of its own task, as one policy."""
     known = {teacher.task: teacher for teacher in teachers}
 
-    def act(obs: Mapping[str, Shaped[Tensor, "rows ..."]]) -> dict[str, Int64[np.ndarray, " rows"]]:
+    def act(obs: Mapping[str, Shaped[Tensor, "_ ..."]]) -> dict[str, Int64[np.ndarray, " _"]]:
         said = label_all([known[task] for task in obs], list(obs.values()), workers)
         return best_actions(dict(zip(obs, said, strict=True)))
 
     return act
 
 
-def best_actions(outputs: Mapping[str, Output]) -> dict[str, Int64[np.ndarray, " rows"]]:
+def best_actions(outputs: Mapping[str, Output]) -> dict[str, Int64[np.ndarray, " _"]]:
     """By task the action of the highest score in every row."""
     return {task: said.scores.argmax(dim=1).cpu().numpy() for task, said in outputs.items()}
 
@@ -99,7 +99,7 @@ def player_when_asked(
             check_fits(teacher)
         return player_of(teachers, compute.workers())
 
-    def act(obs: Mapping[str, Shaped[Tensor, "rows ..."]]) -> Mapping[str, np.ndarray]:
+    def act(obs: Mapping[str, Shaped[Tensor, "_ ..."]]) -> Mapping[str, np.ndarray]:
         return loaded()(obs)
 
     return act

@@ -145,7 +145,7 @@ def _scores_in_games(
 ) -> Float[Tensor, "observations actions"]:
     heard: list[Tensor] = []
 
-    def act(obs: Mapping[str, Shaped[Tensor, "envs ..."]]) -> dict[str, Int64[np.ndarray, " envs"]]:
+    def act(obs: Mapping[str, Shaped[Tensor, "_ ..."]]) -> dict[str, Int64[np.ndarray, " _"]]:
         said = {task: teacher.label(own) for task, own in obs.items()}
         heard.extend(output.scores.float().cpu() for output in said.values())
         return best_actions(said)
