@@ -18,10 +18,16 @@ from actor_mimic.networks.student import HEADS, Student
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.networks.working_copy import WorkingCopy
 from actor_mimic.protocols import protocol_named
-from actor_mimic.stages import background, lockstep
-from actor_mimic.stages.expert import fresh_network, make_task_envs, see_background
+from actor_mimic.stages import background
+from actor_mimic.stages.evaluate import summarise_scores
+from actor_mimic.stages.expert import fresh_network, make_task_envs
+from actor_mimic.stages.launch import run_expert
+from actor_mimic.stages.measure import Measuring
+from actor_mimic.stages.stage_run import Launch
 from actor_mimic.stages.transfer import with_network_of
-from actor_mimic.storage.checkpoint import Checkpoint
+from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint
+from actor_mimic.storage.run_dir import is_complete
+from actor_mimic.teachers.own import load_network
 
 CPU = Compute("cpu", "float32", 1)
 SPEC = TorsoSpec("nature", (4, 84, 84), width=0.25, norm="all", centred=True)
@@ -78,7 +84,7 @@ def test_mean_over_environments_and_every_fifth_step(monkeypatch):
     monkeypatch.setattr(background, "make_envs", lambda *_, **__: env)
     monkeypatch.setattr(background, "NUM_ENVS", 2)
     monkeypatch.setattr(background, "STEPS", 15)
-    mean = background.mean_frame("counting", seed=0, protocol=protocol_named("paper"))
+    (mean,) = background.mean_frames(["counting"], seed=0, protocol=protocol_named("paper"))
 
     # Seen at steps 0, 5 and 10: 0 and 1, 50 and 51, 100 and 101.
     assert mean.dtype == torch.float32
@@ -89,7 +95,9 @@ def test_mean_over_environments_and_every_fifth_step(monkeypatch):
 def test_a_game_looks_the_same_to_the_same_seed(monkeypatch):
     monkeypatch.setattr(background, "STEPS", 50)
     paper = protocol_named("paper")
-    one, again, other = (background.mean_frame("pong", seed=s, protocol=paper) for s in (0, 0, 1))
+    one, again, other = (
+        background.mean_frames(["pong"], seed=s, protocol=paper)[0] for s in (0, 0, 1)
+    )
 
     assert one.shape == (84, 84)
     assert torch.equal(one, again)
@@ -101,7 +109,7 @@ def test_a_game_looks_the_same_to_the_same_seed(monkeypatch):
 
 def test_looking_can_be_stopped():
     with pytest.raises(Interrupted):
-        background.mean_frame("pong", seed=0, protocol=protocol_named("paper"), stop=lambda: 15)
+        background.mean_frames(["pong"], seed=0, protocol=protocol_named("paper"), stop=lambda: 15)
 
 
 def test_a_student_of_vectors_is_never_centred():
@@ -116,7 +124,7 @@ def expert(**changes: object) -> tuple[ExpertConfig, QNetwork]:
     env = make_task_envs(config, CPU)
     network = fresh_network(config, env)
     env.close()
-    see_background(network, config, lambda: None)
+    background.see_backgrounds(network, config, lambda: None)
     return config, network
 
 
@@ -124,7 +132,7 @@ def test_fast_starts_centred_and_at_zero(monkeypatch):
     monkeypatch.setattr(background, "STEPS", 50)
     config, network = expert()
     _, plain = expert(centred=False)
-    looks = background.mean_frame("pong", seed=config.seed, protocol=protocol_named("paper"))
+    (looks,) = background.mean_frames(["pong"], seed=config.seed, protocol=protocol_named("paper"))
 
     assert torch.equal(network.torso.background, looks)
     assert torch.equal(network(IMAGES).scores, torch.zeros(5, 6))
@@ -271,17 +279,56 @@ def test_a_target_network_has_the_backgrounds_that_are_set_later():
 
 
 def test_a_student_looks_at_its_games_before_the_first_step(monkeypatch):
-    seen = []
+    asked = []
 
-    def mean_frame(task, *, seed, protocol, stop):
-        assert stop() == 15
-        seen.append((task, seed, protocol.name))
-        return torch.full((84, 84), 0.1 * len(seen))
+    def mean_frames(tasks, *, seed, protocol, stop):
+        asked.append((list(tasks), seed, protocol.name, stop()))
+        return [torch.full((84, 84), 0.1), torch.full((84, 84), 0.2)]
 
-    monkeypatch.setattr(lockstep, "mean_frame", mean_frame)
+    monkeypatch.setattr(background, "mean_frames", mean_frames)
     two = student()
-    asked = {"tasks": list(GAMES), "seed": 5, "protocol": "sticky"}
-    lockstep.see_backgrounds(two, build_config("distill", asked), lambda: 15)
+    config = build_config("distill", {"tasks": list(GAMES), "seed": 5, "protocol": "sticky"})
+    background.see_backgrounds(two, config, lambda: 15)
 
-    assert seen == [("pong", 5, "sticky"), ("boxing", 5, "sticky")]
+    assert asked == [(["pong", "boxing"], 5, "sticky", 15)]
     assert [float(looks.mean()) for looks in two.backgrounds] == pytest.approx([0.1, 0.2])
+
+
+def test_games_look_side_by_side_as_they_do_alone(monkeypatch):
+    monkeypatch.setattr(background, "STEPS", 30)
+    paper = protocol_named("paper")
+    both = background.mean_frames(["pong", "boxing"], seed=1, protocol=paper)
+    alone = [background.mean_frames([task], seed=1, protocol=paper)[0] for task in GAMES]
+
+    assert all(map(torch.equal, both, alone))
+    assert not torch.equal(*both)
+
+
+def test_a_run_that_goes_on_does_not_look_again(tmp_path, monkeypatch):
+    looked = []
+
+    def mean_frames(tasks, **_):
+        looked.append(list(tasks))
+        return [torch.full((84, 84), 0.25)]
+
+    def play(_self, _act, tasks, episodes):
+        yield from ((task, summarise_scores(task, [0.0] * episodes)) for task in tasks)
+
+    monkeypatch.setattr(background, "mean_frames", mean_frames)
+    monkeypatch.setattr(Measuring, "play", play)
+    small = {"num_envs": 2, "rollout_steps": 4, "minibatch_size": 8, "width": 0.125}
+    steps = {"total_steps": 32, "checkpoint_every_steps": 8, "record_every_steps": 8}
+    config = build_config("expert", {"task": "pong"} | small | steps)
+
+    def stop():
+        return 15 if list(tmp_path.glob("run/checkpoints/step-*8")) else None
+
+    with pytest.raises(Interrupted):
+        list(run_expert(config, Launch(tmp_path / "run", precision="float32", stop=stop)))
+    assert looked == [["pong"]]
+    list(run_expert(config, Launch(tmp_path / "run", precision="float32")))
+
+    assert looked == [["pong"]]
+    assert is_complete(tmp_path / "run")
+    network = load_network(resolve_checkpoint(tmp_path / "run"))
+    assert (network.torso.background == 0.25).all()

@@ -31,8 +31,8 @@ from actor_mimic.storage.durable import replace_file
 PAGE = "report.html"
 STUDENT_NOTE = (
     "Raw scores, mean and 95 % bootstrap interval: of games where there is one seed, of seeds "
-    "where there are several. random: measured here. human: as published. expert: measured here, "
-    "or, of zoo:NAME, when it was shipped, with the same versions. of expert: (student - random) / "
+    "where there are several. human: as published. random, expert: measured here or, of zoo:NAME "
+    "and its game, when it was shipped, with the same versions. of expert: (student - random) / "
     "(expert - random). of human: the same with published random and human scores. IQM: mean of "
     "the middle half. optimality gap: mean of what scores lack to 100 %, better when small; IQM, "
     "median, mean: better when large."

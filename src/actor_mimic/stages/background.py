@@ -6,31 +6,68 @@ output on Boxing, 99 % on Pong. While there is little to learn, a network with n
 give the same values to everything, and its hidden units die: docs/decisions/0011.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from actor_mimic.config import Config, DistillConfig, MultitaskDQNConfig
 from actor_mimic.envs.make import make_envs
 from actor_mimic.errors import Interrupted
-from actor_mimic.protocols import Protocol
+from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.networks.student import Student
+from actor_mimic.protocols import Protocol, protocol_named
 from actor_mimic.rollout import Rollout
 from actor_mimic.seeding import derive_seed, numpy_generator
+
+SeveralTasks = DistillConfig | MultitaskDQNConfig
 
 NUM_ENVS = 8
 STEPS = 1_000  # of each environment; a game of Boxing has 1,800
 EVERY = 5  # neighbours are much the same
 
 
-def mean_frame(
-    task: str, *, seed: int, protocol: Protocol, stop: Callable[[], int | None] = lambda: None
-) -> Float32[Tensor, "height width"]:
-    """The mean of the frames that random play sees, scaled to 0..1; takes some seconds.
+@torch.no_grad()
+def see_backgrounds(
+    network: QNetwork | Student, config: Config, stop: Callable[[], int | None]
+) -> None:
+    """Gives a network that is to be centred what it takes away from the frames of its tasks.
+
+    It takes some seconds a task, so it is not done for weights that are to be loaded.
 
     Args:
-        task: whose observations are images.
+        network: a student of the configuration's tasks, in their order, or a network of its one.
+        config: of the run.
+        stop: as `mean_frames` has it.
+
+    Raises:
+        Interrupted: if a stop was asked for.
+    """
+    if isinstance(network, Student):
+        backgrounds = network.backgrounds
+    else:
+        backgrounds = network.torso.background if network.torso.spec.centred else None
+    if backgrounds is None:
+        return
+    tasks = config.tasks if isinstance(config, SeveralTasks) else (config.task,)
+    protocol = protocol_named(config.protocol)
+    looks = mean_frames(tasks, seed=config.seed, protocol=protocol, stop=stop)
+    backgrounds.copy_(torch.stack(looks).view_as(backgrounds))
+
+
+def mean_frames(
+    tasks: Sequence[str],
+    *,
+    seed: int,
+    protocol: Protocol,
+    stop: Callable[[], int | None] = lambda: None,
+) -> list[Float32[Tensor, "height width"]]:
+    """The mean of the frames that random play sees, scaled to 0..1, of each task.
+
+    Args:
+        tasks: whose observations are images; they are played side by side.
         seed: of the games, which nothing else is played with.
         protocol: how games start.
         stop: asked after every step; the number of a signal, or None.
@@ -38,28 +75,34 @@ def mean_frame(
     Raises:
         Interrupted: if a stop was asked for.
     """
-    env = make_envs(
-        task,
-        num_envs=NUM_ENVS,
-        run_seed=derive_seed(seed, "background"),
-        protocol=protocol,
-        num_threads=1,
-    )
+    envs = [
+        make_envs(
+            task,
+            num_envs=NUM_ENVS,
+            run_seed=derive_seed(seed, "background"),
+            protocol=protocol,
+            num_threads=1,
+        )
+        for task in tasks
+    ]
     rollout = Rollout(
-        [env], life_loss_is_terminal=False, rngs=[numpy_generator(seed, task, "background")]
+        envs,
+        life_loss_is_terminal=False,
+        rngs=[numpy_generator(seed, task, "background") for task in tasks],
     )
-    total = np.zeros(env.frame_shape, dtype=np.float64)
+    totals = [np.zeros(env.frame_shape, dtype=np.float64) for env in envs]
     try:
         rollout.start()
         for step in range(STEPS):
             signal_number = stop()
             if signal_number is not None:
                 raise Interrupted(signal_number)
-            rollout.send(np.zeros(NUM_ENVS, dtype=np.int64), epsilon=1.0)
-            (transition,) = rollout.recv()
+            rollout.send(np.zeros(rollout.num_envs, dtype=np.int64), epsilon=1.0)
+            transitions = rollout.recv()
             rollout.take_finished()
             if step % EVERY == 0:
-                total += transition.frames.mean(axis=0)
+                for total, transition in zip(totals, transitions, strict=True):
+                    np.add(total, transition.frames.mean(axis=0), out=total)
     finally:
         rollout.close()
-    return torch.from_numpy(total / (STEPS / EVERY) / 255.0).float()
+    return [torch.from_numpy(total / (STEPS / EVERY) / 255.0).float() for total in totals]

@@ -24,8 +24,9 @@ from actor_mimic.seeding import (
     restore_generator,
     torch_generator,
 )
+from actor_mimic.stages.background import see_backgrounds
 from actor_mimic.stages.fidelity import gap_weights
-from actor_mimic.stages.lockstep import Lockstep, fresh_student, make_all_envs, see_backgrounds
+from actor_mimic.stages.lockstep import Lockstep, fresh_student, make_all_envs
 from actor_mimic.stages.replays import replay_layout
 from actor_mimic.stages.training import Snapshot
 from actor_mimic.teachers.teacher import Teacher, joined, label_all

@@ -26,7 +26,7 @@ from actor_mimic.seeding import (
     restore_generator,
     torch_generator,
 )
-from actor_mimic.stages.background import mean_frame
+from actor_mimic.stages.background import see_backgrounds
 from actor_mimic.stages.replays import add_transition, make_replays, replay_layout
 from actor_mimic.stages.training import RecentEpisodes, Snapshot
 
@@ -65,7 +65,7 @@ def make_task_envs(config: ExpertConfig | TransferConfig, compute: Compute) -> V
 def fresh_network(config: ExpertConfig | TransferConfig, env: VectorEnv) -> QNetwork:
     """A randomly initialised network for the task; the run's seed decides the weights.
 
-    A centred one has no background yet (see `see_background`), and its outputs begin at zero
+    A centred one has no background yet (see `see_backgrounds`), and its outputs begin at zero
     (deviation 46).
     """
     learner = config.learner
@@ -81,23 +81,6 @@ def fresh_network(config: ExpertConfig | TransferConfig, env: VectorEnv) -> QNet
         network.head.weight.zero_()
         network.head.bias.zero_()
     return network
-
-
-@torch.no_grad()
-def see_background(
-    network: QNetwork, config: ExpertConfig | TransferConfig, stop: Callable[[], int | None]
-) -> None:
-    """Gives a network that is to be centred what it takes away from every frame.
-
-    It takes some seconds, so it is not done for weights that are to be loaded.
-
-    Raises:
-        Interrupted: if a stop was asked for.
-    """
-    if network.torso.spec.centred:
-        protocol = protocol_named(config.protocol)
-        looks = mean_frame(config.task, seed=config.seed, protocol=protocol, stop=stop)
-        network.torso.background.copy_(looks)
 
 
 def expert_state(
@@ -167,7 +150,7 @@ class PQNState:
 
     def start(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Measures what the network's background is, and resets the environments."""
-        see_background(self.network, self._config, stop)
+        see_backgrounds(self.network, self._config, stop)
         self._rollout.start()
 
     def advance(self) -> dict[str, Tensor | float]:
@@ -280,7 +263,7 @@ class DQNState:
 
     def start(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Measures what the network's background is, and resets the environments."""
-        see_background(self.network, self._config, stop)
+        see_backgrounds(self.network, self._config, stop)
         self._rollout.start()
 
     def advance(self) -> dict[str, Tensor | float]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from actor_mimic.compute import Compute
@@ -27,7 +26,6 @@ from actor_mimic.seeding import (
     restore_generator,
     torch_generator,
 )
-from actor_mimic.stages.background import mean_frame
 from actor_mimic.stages.expert import torso_spec
 from actor_mimic.stages.replays import add_transition, make_replays
 from actor_mimic.stages.training import RecentEpisodes, Snapshot
@@ -172,24 +170,6 @@ def fresh_student(config: Config, envs: Sequence[VectorEnv], *, scores_are_logit
         vectors=[] if len(set(shapes)) == 1 else [length for (length,) in shapes],
         scores_are_logits=scores_are_logits,
     )
-
-
-@torch.no_grad()
-def see_backgrounds(student: Student, config: Config, stop: Callable[[], int | None]) -> None:
-    """Gives a student that is to be centred what it takes away from the frames of each task.
-
-    It takes some seconds a task, so it is not done for weights that are to be loaded.
-
-    Raises:
-        Interrupted: if a stop was asked for.
-    """
-    if student.backgrounds is None:
-        return
-    for background, task in zip(student.backgrounds, student.tasks, strict=True):
-        looks = mean_frame(
-            task, seed=config.seed, protocol=protocol_named(config.protocol), stop=stop
-        )
-        background.copy_(looks)
 
 
 def _name(index: int) -> str:

@@ -16,8 +16,9 @@ from actor_mimic.compute import Compute
 from actor_mimic.config import MultitaskDQNConfig
 from actor_mimic.envs.vector_step import VectorEnv
 from actor_mimic.learners.multitask_dqn import MultitaskDQNLearner
+from actor_mimic.stages.background import see_backgrounds
 from actor_mimic.stages.expert import epsilon_at, optimizer_for
-from actor_mimic.stages.lockstep import Lockstep, fresh_student, see_backgrounds
+from actor_mimic.stages.lockstep import Lockstep, fresh_student
 from actor_mimic.stages.replays import replay_layout
 from actor_mimic.stages.training import Snapshot
 
