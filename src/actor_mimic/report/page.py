@@ -9,7 +9,7 @@ from typing import Any
 
 from actor_mimic.errors import StorageError, UnavailableError
 from actor_mimic.games import GAMES
-from actor_mimic.report import contents, figures
+from actor_mimic.report import contents, figures, tiles
 from actor_mimic.report.aggregate import STUDENTS, Collection, Run, collect
 from actor_mimic.report.contents import Panel
 from actor_mimic.report.films import embed, find_films
@@ -143,9 +143,9 @@ def _context(
     versions = {name: version for run in runs for name, version in run.versions.items()}
     context: dict[str, Any] = {
         "title": collection.title,
-        "headline": contents.headline(collection),
+        "headline": tiles.headline(collection),
         "description": collection.description,
-        "tiles": contents.tiles(collection, overs, fights),
+        "tiles": tiles.tiles(collection, overs, fights),
         "films": films,
         "films_left_out": left_out,
         "students": [
