@@ -106,9 +106,10 @@ def on_a_terminal(*arguments: str, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a run that was made with secrets around it."""
+    """The directory of a run that was made with secrets around it, one of them typed by mistake."""
     root = tmp_path_factory.mktemp("manners")
-    command = ["train-expert", TASK, *SMALL, "--run-dir=run", "--json"]
+    typed = f"--wandb-project-name={SECRETS['HF_TOKEN']}"
+    command = ["train-expert", TASK, *SMALL, "--run-dir=run", "--json", typed]
     result = call(*command, cwd=root, **SECRETS)
     assert result.returncode == 0, result.stderr
     (root / "stdout").write_text(result.stdout)
@@ -133,6 +134,8 @@ def test_no_secret_is_kept_or_told(
         assert in_process(*arguments) == 0
         told = capsys.readouterr()
         (run.parent / f"told-{arguments[0]}").write_text(told.out + told.err)
+    command = json.loads((run / "run.json").read_text())["command"]
+    assert "--wandb-project-name=$HF_TOKEN" in command
     files = [path for path in run.parent.rglob("*") if path.is_file()]
     assert {"records.jsonl", "run.json", "MANIFEST.json", "told-show"} <= {p.name for p in files}
     for path in files:

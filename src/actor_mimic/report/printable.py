@@ -32,15 +32,20 @@ def printable_lines(text: str, environ: Mapping[str, str] = os.environ) -> str:
         text: as it came, perhaps in part from a file or from another library's error.
         environ: where the secrets are.
     """
+    lines = re.split("[\n\u2028\u2029]", without_secrets(text, environ))
+    return "\n".join(
+        "".join(c for c in line if unicodedata.category(c) not in _UNPRINTABLE) for line in lines
+    )
+
+
+def without_secrets(text: str, environ: Mapping[str, str] = os.environ) -> str:
+    """The text with the names of `SECRET_VARIABLES` in place of what they hold."""
     for name in SECRET_VARIABLES:
         secret = environ.get(name, "")
         # Of a few letters it would be no secret, and found in every other word.
         if len(secret) >= 8:
             text = text.replace(secret, f"${name}")
-    lines = re.split("[\n\u2028\u2029]", text)
-    return "\n".join(
-        "".join(c for c in line if unicodedata.category(c) not in _UNPRINTABLE) for line in lines
-    )
+    return text
 
 
 @runtime_checkable

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import UseAppendAction
 
+from actor_mimic.report.printable import without_secrets
 from actor_mimic.verbs.arguments import (
     Device,
     Number,
@@ -139,7 +140,7 @@ def run_stage(
             stop=Stop(),
             notice=notice,
             on_game=progress.on_game,
-            command=shlex.join(["actor-mimic", *sys.argv[1:]]),
+            command=without_secrets(shlex.join(["actor-mimic", *sys.argv[1:]])),
             track=common.wandb_project_name if common.track else "",
         )
         for record in begin(settings.config, launch, *parents):
