@@ -196,7 +196,8 @@ class EvaluateConfig:
     seed: int = 0
 
 
-Config = ExpertConfig | TransferConfig | DistillConfig | MultitaskDQNConfig
+SeveralTasks = DistillConfig | MultitaskDQNConfig  # in one network
+Config = ExpertConfig | TransferConfig | SeveralTasks
 
 _DISTILL_CHOICES = {
     "head": ("shared", "per_task"),

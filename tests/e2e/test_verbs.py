@@ -283,6 +283,7 @@ def test_doctor_and_games(runs: Path) -> None:
         (["transfer", TASK, "--from=student", "--set=width=1"], 78, "width with --from"),
         (["distill"], 2, "TASK=CHECKPOINT"),
         (["evaluate", "random", "--tasks", "pnog"], 2, "did you mean 'pong'"),
+        (["evaluate", "random", "--tasks", "pong", "pong"], 2, "every task once"),
         (["evaluate", "student", "--tasks", "gym:CartPole-v0"], 2, f"did you mean '{TASK}'"),
         (["play", "student", "--video=film.avi"], 2, ".mp4"),
         (["play", "student", "--video=nowhere/film.mp4"], 2, "nowhere"),

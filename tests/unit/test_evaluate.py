@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from actor_mimic.envs.make import make_envs
 from actor_mimic.protocols import PROTOCOLS
+from actor_mimic.stages import evaluate
 from actor_mimic.stages.evaluate import (
     TaskScores,
     act_randomly,
@@ -89,11 +91,57 @@ def test_tasks_are_played_beside_each_other_as_they_are_alone():
     seen, together = played(tasks, asked)
 
     assert together == {task: played([task], [])[1][task] for task in tasks}
+    assert seen[:2] == [dict.fromkeys(tasks, 0)] * 2  # while the emulators start
+    seen = seen[2:]
     assert asked[0] == dict.fromkeys(tasks, 3)
     # Cart poles fall in some tens of steps, long before the first acrobot is done.
     cart = next(i for i, progress in enumerate(seen) if isinstance(progress[CARTPOLE], TaskScores))
     assert all(rows.keys() == {tasks[1]} for rows in asked[cart + 1 :])
     assert seen[cart] == {CARTPOLE: together[CARTPOLE], tasks[1]: 0}
+
+
+@pytest.mark.parametrize("how", ["closed", "failed", "failed to start", "done"])
+def test_environments_are_closed_once_whatever_happens(how, monkeypatch):
+    tasks, open_now = [CARTPOLE, "gym:Acrobot-v1"], []
+
+    def make(task, **options):
+        env = make_envs(task, **options)
+        open_now.append(task)
+        close = env.close
+
+        def closed():
+            open_now.remove(task)  # once
+            close()
+
+        def broken():
+            raise ValueError("broken")
+
+        env.close = closed
+        if how == "failed to start" and task != CARTPOLE:
+            env.reset = broken
+        return env
+
+    def act(obs):
+        if how == "failed" and CARTPOLE not in obs:  # the other goes on
+            raise ValueError("broken")
+        return push_right(obs)
+
+    monkeypatch.setattr(evaluate, "make_envs", make)
+    games = play_games(
+        act, tasks, episodes=2, protocol=PROTOCOLS["paper"], epsilon=0.0, seed=0, num_threads=1
+    )
+    if how == "closed":
+        assert next(games) == dict.fromkeys(tasks, 0)
+        assert open_now == [CARTPOLE]
+        games.close()
+    elif how == "done":
+        for progress in games:
+            playing = [task for task in tasks if not isinstance(progress[task], TaskScores)]
+            assert set(open_now) <= set(playing)
+    else:
+        with pytest.raises(ValueError, match="broken"):
+            list(games)
+    assert open_now == []
 
 
 def test_a_policy_is_asked_only_where_games_of_a_quota_go_on():

@@ -92,13 +92,25 @@ def test_a_task_that_is_done_is_kept_whatever_becomes_of_the_others(tmp_path):
         measure(Policy(), "a" * 64, [other, CARTPOLE], kept)
 
     assert "CartPole" in only_file(tmp_path).name
+    content = only_file(tmp_path).read_bytes()
     again, told = Policy(), []
-    on_game = lambda *said: told.append(said)  # noqa: E731
+
+    def on_game(title, finished, total):
+        told.append(finished)
+        assert (title, total) == ("2 tasks", 4)
+
     both = measure(again, "a" * 64, [other, CARTPOLE], measuring(tmp_path, on_game=on_game))
+    # All are played again, since games may depend on what is played beside them.
+    assert (told[0], told[-1]) == (0, 4)
+    assert told == sorted(set(told))
     assert list(both) == [other, CARTPOLE]
-    assert again.asked > 100
-    assert {(task, total) for task, _, total in told} == {(other, 2)}
+    assert content in [path.read_bytes() for path in (tmp_path / "evaluations").iterdir()]
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    assert both == measure(Policy(), "a" * 64, [other, CARTPOLE], measuring(fresh))
+    asked = again.asked
     assert both == measure(again, "a" * 64, [other, CARTPOLE], measuring(tmp_path))
+    assert again.asked == asked
 
 
 @pytest.mark.parametrize("damage", ["[]", '{"tasks": {}}', '{"tasks": {"gym:CartPole-v1": {}}}'])

@@ -294,15 +294,21 @@ def _measured(reader: _Reader, path: Path) -> dict[tuple[str, str, str], Score]:
     found: dict[tuple[str, str, str], Score] = {}
     directory = path / "evaluations"
     names = sorted(file.name for file in directory.glob("*.json")) if directory.is_dir() else []
-    for name in names:
-        if not _is_plain(name):
-            continue
-        content = reader.json(path, f"{directory.name}/{name}")
+    contents = [reader.json(path, f"{directory.name}/{name}") for name in names if _is_plain(name)]
+    # Of several, that of most games at the largest epsilon, which is the protocol's.
+    contents.sort(key=_weight)
+    for content in contents:
         who, protocol = text(content.get("checkpoint")), text(content.get("protocol"))
         claimed = number(content.get("claimed_score"))
         for task, score in _scores(content.get("tasks")).items():
             found[who, task, protocol] = replace(score, claimed=claimed)
     return found
+
+
+def _weight(evaluation: Mapping[str, Any]) -> tuple[float, int]:
+    scores = _scores(evaluation.get("tasks")).values()
+    games = sum(score.episodes or 0 for score in scores)
+    return number(evaluation.get("epsilon")) or 0.0, games
 
 
 def _curves(records: Sequence[Record]) -> dict[str, list[Point]]:

@@ -17,6 +17,7 @@ from actor_mimic.storage.shipped import PREFIX, Shipped
 # games that one wrong move can lose, so that each expert is shown at 0.01 as well.
 MEASURED = (("paper", 0.05), ("paper", 0.01), ("sticky", 0.01))
 HUMAN_AT = MEASURED[0]
+RANDOM_UNDER = HUMAN_AT[0]
 
 NOTHING = (
     "no experts are shipped yet; train one (actor-mimic train-expert), and "
@@ -31,7 +32,7 @@ _ALGORITHMS = {"pqn": "PQN", "dqn": "DQN"}
 def facts(shipped: Shipped) -> dict[str, Any]:
     """What ``zoo --json`` says of one expert; every game's score is left to scores.json."""
     told = shipped.manifest.get("shipped", {})
-    random = shipped.random_play(HUMAN_AT[0])
+    random = shipped.random_play(RANDOM_UNDER)
     return {
         "task": shipped.task,
         "step": shipped.manifest["step"],
@@ -39,7 +40,7 @@ def facts(shipped: Shipped) -> dict[str, Any]:
         "command": told.get("command"),
         "bytes": shipped.size,
         "model_sha256": shipped.model_sha256,
-        "random": _without_games(random and random["tasks"][shipped.task]),
+        "random": random and _without_games(random["tasks"][shipped.task]),
         "evaluations": [
             {
                 "protocol": result["protocol"],
@@ -52,8 +53,8 @@ def facts(shipped: Shipped) -> dict[str, Any]:
     }
 
 
-def _without_games(scores: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {name: value for name, value in (scores or {}).items() if name != "scores"}
+def _without_games(scores: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in scores.items() if name != "scores"}
 
 
 def text_table(experts: Sequence[Shipped]) -> str:
@@ -169,8 +170,8 @@ def _score(expert: Shipped, protocol: str, epsilon: float) -> Score | None:
 
 
 def _random(expert: Shipped) -> Score | None:
-    """Of random play, under the protocol of `HUMAN_AT`."""
-    result = expert.random_play(HUMAN_AT[0])
+    """Of random play."""
+    result = expert.random_play(RANDOM_UNDER)
     return _as_score(result and result["tasks"][expert.task])
 
 

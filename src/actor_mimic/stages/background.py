@@ -7,13 +7,14 @@ give the same values to everything, and its hidden units die: docs/decisions/001
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from actor_mimic.config import Config, DistillConfig, MultitaskDQNConfig
+from actor_mimic.config import Config, SeveralTasks
 from actor_mimic.envs.make import make_envs
 from actor_mimic.errors import Interrupted
 from actor_mimic.networks.q_network import QNetwork
@@ -21,8 +22,6 @@ from actor_mimic.networks.student import Student
 from actor_mimic.protocols import Protocol, protocol_named
 from actor_mimic.rollout import Rollout
 from actor_mimic.seeding import derive_seed, numpy_generator
-
-SeveralTasks = DistillConfig | MultitaskDQNConfig
 
 NUM_ENVS = 8
 STEPS = 1_000  # of each environment; a game of Boxing has 1,800
@@ -75,23 +74,24 @@ def mean_frames(
     Raises:
         Interrupted: if a stop was asked for.
     """
-    envs = [
-        make_envs(
-            task,
-            num_envs=NUM_ENVS,
-            run_seed=derive_seed(seed, "background"),
-            protocol=protocol,
-            num_threads=1,
-        )
-        for task in tasks
-    ]
-    rollout = Rollout(
-        envs,
-        life_loss_is_terminal=False,
-        rngs=[numpy_generator(seed, task, "background") for task in tasks],
-    )
-    totals = [np.zeros(env.frame_shape, dtype=np.float64) for env in envs]
-    try:
+    with ExitStack() as made:
+        envs = [
+            made.enter_context(
+                closing(
+                    make_envs(
+                        task,
+                        num_envs=NUM_ENVS,
+                        run_seed=derive_seed(seed, "background"),
+                        protocol=protocol,
+                        num_threads=1,
+                    )
+                )
+            )
+            for task in tasks
+        ]
+        rngs = [numpy_generator(seed, task, "background") for task in tasks]
+        rollout = Rollout(envs, life_loss_is_terminal=False, rngs=rngs)
+        totals = [np.zeros(env.frame_shape, dtype=np.float64) for env in envs]
         rollout.start()
         for step in range(STEPS):
             signal_number = stop()
@@ -103,6 +103,4 @@ def mean_frames(
             if step % EVERY == 0:
                 for total, transition in zip(totals, transitions, strict=True):
                     np.add(total, transition.frames.mean(axis=0), out=total)
-    finally:
-        rollout.close()
     return [torch.from_numpy(total / (STEPS / EVERY) / 255.0).float() for total in totals]

@@ -110,13 +110,14 @@ def play_games(
 ) -> Generator[dict[str, int | TaskScores]]:
     """Plays tasks side by side; yields after every step what there is of each, the scores last.
 
-    One look of the policy serves all tasks, and while the last long games of one are played out, in
-    a few environments, the others have theirs full. Each has its own games and its own random
-    numbers, whatever is played beside it.
+    The policy sees all tasks at once, and while the last long games of one are played out, in a few
+    environments, the others have theirs full (decision 13). Each task has its own games and its own
+    random numbers. What a network makes of a row depends, in its last digits, on the rows beside
+    it: two calls give the same games if they play the same tasks.
 
     Args:
         act: the policy; it is asked where games of a quota are still going on.
-        tasks: what to play.
+        tasks: what to play, each once.
         episodes: games of each to play to their end.
         protocol: how games start and how noisy they are.
         epsilon: probability of a random action at each step.
@@ -130,6 +131,8 @@ def play_games(
     try:
         for task in tasks:
             games[task] = _Games(task, episodes, protocol, seed, num_threads)
+            games[task].start()
+            yield dict.fromkeys(tasks, 0)  # emulators take a tenth of a second each to start
         going_on = games
         while going_on:
             actions = act({task: played.observations() for task, played in going_on.items()})
@@ -137,21 +140,19 @@ def play_games(
                 played.send(actions[task], epsilon)
             for played in going_on.values():
                 played.recv()
-            yield {task: played.scores or played.finished for task, played in games.items()}
-            going_on = {task: played for task, played in games.items() if not played.scores}
+            yield {task: played.progress() for task, played in games.items()}
+            going_on = {task: played for task, played in games.items() if played.scores is None}
     finally:
         for played in games.values():
-            played.close()
+            if played.scores is None:  # else they are closed
+                played.close()
 
 
 class _Games:
     """The games of one task, and which environments have games of their quota left.
 
-    Args: as `play_games` has them.
-
-    Attributes:
-        finished: how many have been played to their end.
-        scores: of all of them; None before that.
+    Its arguments are those of `play_games`. ``scores`` is None until all games have been played;
+    then the environments are closed.
     """
 
     def __init__(
@@ -161,7 +162,6 @@ class _Games:
         self._quotas = episode_quotas(episodes)
         self._played: list[list[Episode]] = [[] for _ in self._quotas]
         self._playing = np.ones(len(self._quotas), dtype=bool)
-        self.finished = 0
         self.scores: TaskScores | None = None
         env = make_envs(
             task,
@@ -175,6 +175,9 @@ class _Games:
             life_loss_is_terminal=False,
             rngs=[numpy_generator(seed, task, "evaluation")],
         )
+
+    def start(self) -> None:
+        """Resets the environments."""
         self._rollout.start()
 
     def observations(self) -> Shaped[Tensor, "envs ..."]:
@@ -194,12 +197,16 @@ class _Games:
             row = self._played[episode.env]
             if len(row) < self._quotas[episode.env]:
                 row.append(episode)
-                self.finished += 1
                 self._playing[episode.env] = len(row) < self._quotas[episode.env]
         if not self._playing.any():
             games = [game for row in self._played for game in row]
             scores, lengths = zip(*((game.score, game.length) for game in games), strict=True)
             self.scores = summarise_scores(self._task, scores, lengths)
+            self.close()
+
+    def progress(self) -> int | TaskScores:
+        """How many have been played to their end, or the scores of all."""
+        return sum(map(len, self._played)) if self.scores is None else self.scores
 
     def close(self) -> None:
         """Closes the environments."""

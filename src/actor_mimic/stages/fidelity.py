@@ -123,8 +123,7 @@ class Fidelity:
         if not tasks:
             return
         teachers = [self._teachers[task] for task in tasks]
-        device = next(self._learner.student.parameters()).device
-        labels = label_all(teachers, [obs[task].to(device) for task in tasks], self._workers)
+        labels = label_all(teachers, [obs[task] for task in tasks], self._workers)
         for task, label in zip(tasks, labels, strict=True):
             self._add(task, student[task], label)
 

@@ -102,8 +102,8 @@ def run_distill(
 ) -> Iterator[Record]:
     """Trains one student from one teacher per task.
 
-    Teachers and random play are measured first: a student's evaluations are reported as
-    (student - random) / (teacher - random). What cannot work is refused before that.
+    Teachers and random play are measured first, or looked up: a student's evaluations are reported
+    as (student - random) / (teacher - random). What cannot work is refused before that.
 
     Raises:
         DataError: if a teacher does not fit its task.

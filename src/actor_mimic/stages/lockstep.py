@@ -6,13 +6,14 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from actor_mimic.compute import Compute
-from actor_mimic.config import DistillConfig, MultitaskDQNConfig
+from actor_mimic.config import SeveralTasks
 from actor_mimic.envs.make import make_envs
 from actor_mimic.envs.vector_step import VectorEnv
 from actor_mimic.errors import ConfigError
@@ -30,7 +31,6 @@ from actor_mimic.stages.expert import torso_spec
 from actor_mimic.stages.replays import add_transition, make_replays
 from actor_mimic.stages.training import RecentEpisodes, Snapshot
 
-Config = DistillConfig | MultitaskDQNConfig
 Batch = TypeVar("Batch")
 
 
@@ -53,7 +53,7 @@ class Lockstep:
     """
 
     def __init__(
-        self, config: Config, envs: Sequence[VectorEnv], layouts: Sequence[Mapping[str, Any]]
+        self, config: SeveralTasks, envs: Sequence[VectorEnv], layouts: Sequence[Mapping[str, Any]]
     ) -> None:
         self.steps = 0
         self.recent = RecentEpisodes(config.tasks)
@@ -126,7 +126,7 @@ class Lockstep:
         self.rollout.close()
 
 
-def make_all_envs(config: Config, envs_per_task: int, compute: Compute) -> list[VectorEnv]:
+def make_all_envs(config: SeveralTasks, envs_per_task: int, compute: Compute) -> list[VectorEnv]:
     """The environments of every task, which share the threads among them.
 
     Raises:
@@ -134,28 +134,34 @@ def make_all_envs(config: Config, envs_per_task: int, compute: Compute) -> list[
     """
     # Several games share the cores: with all threads each, they would fight for them.
     threads = max(1, compute.threads // len(config.tasks))
-    envs = [
-        make_envs(
-            task,
-            num_envs=envs_per_task,
-            run_seed=config.seed,
-            protocol=protocol_named(config.protocol),
-            num_threads=threads,
-        )
-        for task in config.tasks
-    ]
-    shapes = {env.task: env.frame_shape for env in envs}
-    if len(set(shapes.values())) > 1 and any(len(shape) > 1 for shape in shapes.values()):
-        for env in envs:
-            env.close()
-        raise ConfigError(
-            "the tasks of one student must all give vectors, or all images of one shape, "
-            f"got {shapes}"
-        )
+    with ExitStack() as made:  # closed, if something goes wrong
+        envs = [
+            made.enter_context(
+                closing(
+                    make_envs(
+                        task,
+                        num_envs=envs_per_task,
+                        run_seed=config.seed,
+                        protocol=protocol_named(config.protocol),
+                        num_threads=threads,
+                    )
+                )
+            )
+            for task in config.tasks
+        ]
+        shapes = {env.task: env.frame_shape for env in envs}
+        if len(set(shapes.values())) > 1 and any(len(shape) > 1 for shape in shapes.values()):
+            raise ConfigError(
+                "the tasks of one student must all give vectors, or all images of one shape, "
+                f"got {shapes}"
+            )
+        made.pop_all()
     return envs
 
 
-def fresh_student(config: Config, envs: Sequence[VectorEnv], *, scores_are_logits: bool) -> Student:
+def fresh_student(
+    config: SeveralTasks, envs: Sequence[VectorEnv], *, scores_are_logits: bool
+) -> Student:
     """A randomly initialised student of all tasks; the run's seed decides the weights.
 
     One that is to be centred has no backgrounds yet: see `see_backgrounds`.

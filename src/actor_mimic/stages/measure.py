@@ -1,7 +1,6 @@
 """Final figures: many games, measured once per weights and protocol, kept beside the run."""
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,7 @@ class Measuring:
         seed: of the games.
         num_threads: C++ threads of the emulators.
         stop: asked after every step; the number of a signal, or None.
-        on_game: told the task, the games finished and the games to play.
+        on_game: told what is played, the games finished and the games to play.
     """
 
     directory: Path
@@ -56,7 +55,7 @@ class Measuring:
 
     def play(
         self, act: Act | None, tasks: Sequence[str], episodes: int
-    ) -> Iterator[tuple[str, TaskScores]]:
+    ) -> Generator[tuple[str, TaskScores]]:
         """Plays tasks side by side, None at random; gives the scores of each as it is done.
 
         Raises:
@@ -99,7 +98,9 @@ def measure(
 ) -> dict[str, TaskScores]:
     """The scores of some weights by task: looked up, or played and kept, each as it is done.
 
-    What was played with other versions of `PLAYED_WITH` is played again.
+    What was played with other versions of `PLAYED_WITH` is played again. If anything is to be
+    played, all tasks are, so that the games are those of a measurement that nobody stopped
+    (`play_games`); what was kept stays.
 
     Args:
         act: the policy, not called if the scores are kept already; None plays at random.
@@ -118,24 +119,24 @@ def measure(
     epsilon = measuring.epsilon if act else 1.0
     how = (measuring.protocol.name, epsilon, measuring.episodes, measuring.seed)
     file_names = {task: _file_name(name, task, *how) for task in tasks}
-    known: dict[str, TaskScores] = {}
-    elsewhere: dict[str, TaskScores] = {}
-    for task, file_name in file_names.items():
-        scores = _kept(measuring.directory, file_name, task)
-        if scores is not None:
-            known[task] = scores
-        elif also_look_in is not None:
-            scores = _kept(also_look_in, file_name, task)
-            if scores is not None:
-                elsewhere[task] = scores
-    missing = [task for task in tasks if task not in known | elsewhere]
-    played = measuring.play(act, missing, measuring.episodes) if missing else ()
-    for task, scores in itertools.chain(elsewhere.items(), played):
+    known = _all_kept(measuring.directory, file_names)
+    others = {task: file for task, file in file_names.items() if task not in known}
+    elsewhere = {} if also_look_in is None else _all_kept(also_look_in, others)
+
+    def keep(task: str, scores: TaskScores) -> None:
         result = result_json(name, task, epsilon, measuring, scores)
         if claimed is not None:
             result["claimed_score"] = claimed
         _keep(measuring.directory, file_names[task], result)
         known[task] = scores
+
+    for task, scores in elsewhere.items():
+        keep(task, scores)
+    if len(known) < len(tasks):
+        with closing(measuring.play(act, tasks, measuring.episodes)) as played:
+            for task, scores in played:
+                if task not in known:
+                    keep(task, scores)
     return {task: known[task] for task in tasks}
 
 
@@ -166,6 +167,12 @@ def _keep(run: Path, file_name: str, result: Mapping[str, Any]) -> None:
 def _versions() -> dict[str, str | None]:
     installed = installed_versions()
     return {package: installed[package] for package in PLAYED_WITH}
+
+
+def _all_kept(run: Path, file_names: Mapping[str, str]) -> dict[str, TaskScores]:
+    """What a run has of some results, by task."""
+    found = {task: _kept(run, name, task) for task, name in file_names.items()}
+    return {task: scores for task, scores in found.items() if scores is not None}
 
 
 def _kept(run: Path, file_name: str, task: str) -> TaskScores | None:
@@ -225,7 +232,10 @@ def measure_references(
     measuring: Measuring,
     workers: Workers,
 ) -> Iterator[Record]:
-    """Scores of every teacher and of random play in its task, as records."""
+    """Scores of every teacher and of random play in its task, as records.
+
+    They are played, or looked up: in the run itself, in the teacher's, or in the zoo.
+    """
     if not measuring.episodes:
         return
     for teacher in loaded:

@@ -99,7 +99,9 @@ def player_when_asked(
             check_fits(teacher)
         return player_of(teachers, compute.workers())
 
-    def act(obs: Mapping[str, Shaped[Tensor, "_ ..."]]) -> Mapping[str, np.ndarray]:
+    def act(
+        obs: Mapping[str, Shaped[Tensor, "_ ..."]],
+    ) -> Mapping[str, Int64[np.ndarray, " _"]]:
         return loaded()(obs)
 
     return act

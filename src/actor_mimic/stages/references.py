@@ -23,7 +23,7 @@ from actor_mimic.storage.records import Record
 from actor_mimic.storage.run_dir import read_run_json
 from actor_mimic.storage.shipped import RANDOM
 from actor_mimic.teachers.callables import TeacherSource
-from actor_mimic.teachers.teacher import Teacher
+from actor_mimic.teachers.teacher import Teacher, label_all
 from actor_mimic.temperatures import mean_entropy, temperature_for_entropy
 
 TEMPERATURES = "temperatures.json"
@@ -56,7 +56,7 @@ class References:
         """
         share = state.config.teacher_entropy
         if share:
-            found = measured_temperatures(state.teachers, checkpoints, share, measuring)
+            found = measured_temperatures(state.teachers, checkpoints, share, measuring, workers)
             state.soften(found)
             values = {f"{task}/temperature": value for task, value in found.items()}
             yield Record("temperatures", 0, 0, {**values}, 0.0)
@@ -96,6 +96,7 @@ def measured_temperatures(
     checkpoints: Mapping[str, TeacherSource],
     share: float,
     measuring: Measuring,
+    workers: Workers,
 ) -> dict[str, float]:
     """The temperature of each teacher of values at which its policy is as soft as wanted.
 
@@ -106,6 +107,7 @@ def measured_temperatures(
         checkpoints: where the teachers come from, by task.
         share: of log(actions), which the mean entropy of its policy is to be.
         measuring: how games are played, and where the run is.
+        workers: who compute.
 
     Returns:
         Temperatures by task, in units of each teacher's scores.
@@ -122,7 +124,7 @@ def measured_temperatures(
     for teacher in teachers:
         if teacher.scores_are_logits:
             continue
-        scores = _scores_in_games(teacher, checkpoints[teacher.task], measuring)
+        scores = _scores_in_games(teacher, checkpoints[teacher.task], measuring, workers)
         try:
             temperature = temperature_for_entropy(scores, share)
         except DataError as error:
@@ -141,14 +143,14 @@ def measured_temperatures(
 
 
 def _scores_in_games(
-    teacher: Teacher, source: TeacherSource, measuring: Measuring
+    teacher: Teacher, source: TeacherSource, measuring: Measuring, workers: Workers
 ) -> Float[Tensor, "observations actions"]:
     heard: list[Tensor] = []
 
     def act(obs: Mapping[str, Shaped[Tensor, "_ ..."]]) -> dict[str, Int64[np.ndarray, " _"]]:
-        said = {task: teacher.label(own) for task, own in obs.items()}
-        heard.extend(output.scores.float().cpu() for output in said.values())
-        return best_actions(said)
+        (said,) = label_all([teacher], list(obs.values()), workers)
+        heard.append(said.scores.float().cpu())
+        return best_actions({teacher.task: said})
 
     measure(act, teacher.model_sha256, [teacher.task], measuring, also_look_in=source.run)
     if not heard:  # its figure was known: the same games are played again for the scores

@@ -24,7 +24,7 @@ from actor_mimic.errors import CannotCreateError, DataError, StorageError, Usage
 from actor_mimic.learners.warm_start import HEAD_PREFIX
 from actor_mimic.presets import PRESETS
 from actor_mimic.protocols import protocol_named
-from actor_mimic.report.zoo import HUMAN_AT, MEASURED, card
+from actor_mimic.report.zoo import MEASURED, RANDOM_UNDER, card
 from actor_mimic.stages.measure import Measuring, measure, result_json
 from actor_mimic.stages.players import player_of
 from actor_mimic.storage.checkpoint import MODEL, Checkpoint, read_checkpoint
@@ -101,9 +101,8 @@ def ship_expert(
         written = read_checkpoint(temporary)
         evaluations = []
         act = player_of([load_teacher(written, task, compute)], compute.workers())
-        settings = [(written.model_sha256, act, *setting) for setting in MEASURED]
-        for name, policy, protocol_name, epsilon in [*settings, (RANDOM, None, HUMAN_AT[0], 1.0)]:
-            who = RANDOM if policy is None else f"epsilon {epsilon:g}"
+        own = [(written.model_sha256, act, *setting) for setting in MEASURED]
+        for name, policy, protocol_name, epsilon in [*own, (RANDOM, None, RANDOM_UNDER, 1.0)]:
             measuring = Measuring(
                 directory=run,
                 protocol=protocol_named(protocol_name),
@@ -112,7 +111,7 @@ def ship_expert(
                 seed=GAMES_SEED,
                 num_threads=num_threads,
                 stop=stop,
-                on_game=_named(on_game, f"{task} ({protocol_name}, {who})"),
+                on_game=_named(on_game, f"{task} ({protocol_name}, epsilon {epsilon:g})"),
             )
             scores = measure(policy, name, [task], measuring)[task]
             evaluations.append(result_json(name, task, epsilon, measuring, scores))

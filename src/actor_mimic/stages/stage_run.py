@@ -54,9 +54,9 @@ class Launch:
             open, a resumed run keeps what it began with.
         stop: asked often; the number of a signal to stop for, or None.
         notice: told things that a person should read.
-        on_game: told of evaluation progress: task, games finished, games to play.
+        on_game: told of evaluation progress: what is played, games finished, games to play.
         track: the project on Weights & Biases that learning is shown in; empty for none.
-        command: what somebody typed to begin this run alone; kept for the report.
+        command: what somebody typed to begin this run alone, without secrets; kept for the report.
     """
 
     path: Path
@@ -101,8 +101,9 @@ def learn(
 ) -> Iterator[Record]:
     """The session, a final evaluation of the last checkpoint, the summary.
 
-    ``started`` is when the work began, on the monotonic clock; ``seen`` is told the mean scores of
-    each evaluation, and what it answers is recorded beside them.
+    ``started`` is when the work began, on the monotonic clock; ``player`` plays evaluations, None
+    is the live network itself; ``seen`` is told the mean scores of each evaluation, and what it
+    answers is recorded beside them.
     """
     measuring = final_measuring(config, launch, run)
     tasks = list(manifest["tasks"])

@@ -91,6 +91,8 @@ class Evaluate:
             raise UsageError("random plays anything: say which with --tasks")
         for task in tasks:
             check_task(task, checkpoint)
+        if len(set(tasks)) < len(tasks):
+            raise UsageError(f"--tasks: expected every task once, got {', '.join(tasks)}")
         run = None if checkpoint is None else checkpoint.run
         if self.films and run is None:
             raise UsageError(f"--films: {self.checkpoint} is no run that could keep them; see play")
