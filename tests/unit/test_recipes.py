@@ -386,7 +386,9 @@ def test_the_zoo_has_the_games_of_the_paper_and_freeway_which_explores_longer():
 
     assert experts.keys() == {*MULTITASK_GAMES, "freeway"}
     assert all(stage.name == f"{task}-expert" for task, stage in experts.items())
-    assert {stage.config.total_steps for stage in experts.values()} == {2_500_000}
+    steps = {task: stage.config.total_steps for task, stage in experts.items()}
+    assert min(steps.values()) >= 1_500_000
+    assert max(steps, key=lambda task: steps[task]) == "boxing"
     explored = {task: stage.config.learner.exploration_fraction for task, stage in experts.items()}
     assert all(explored["freeway"] > f for task, f in explored.items() if task != "freeway")
 
