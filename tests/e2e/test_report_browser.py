@@ -93,7 +93,9 @@ def made_up(tmp_path_factory):
 def report(request):
     if request.param in COMMITTED:
         # Three figures of scores, two of one transfer, four learning curves, two of agreement.
-        return Expected(COMMITTED[request.param], figures=11, films=0)
+        # Films of the demo: all games at once, each beside its expert, both arms.
+        films = {"demo": 7}.get(request.param, 0)
+        return Expected(COMMITTED[request.param], figures=11, films=films)
     return request.getfixturevalue("made_up")
 
 
@@ -199,6 +201,10 @@ def test_it_fits_on_paper(opened):
 
     assert opened.evaluate("document.documentElement.scrollWidth") <= 720
     assert opened.evaluate(CONTRAST) == []
+    # A black box is all that paper could show of a film, and without its colours a key says nothing.
+    assert not opened.locator("#films").is_visible()
+    keys = "[...document.querySelectorAll('.swatch')].map((e) => getComputedStyle(e)"
+    assert set(opened.evaluate(f"{keys}.printColorAdjust)")) == {"exact"}
 
 
 def test_somebody_who_wants_no_motion_gets_none(browser, made_up):
