@@ -1,10 +1,12 @@
 """Manners of the command line: streams, pipes, terminals, secrets, names, help, completion."""
 
+import inspect
 import json
 import os
 import pty
 import re
 import select
+import shlex
 import shutil
 import subprocess
 import sys
@@ -266,6 +268,18 @@ def test_help_begins_with_examples(verb: str) -> None:
     text = help_of(verb)
     assert f"actor-mimic {verb}" in text.split("positional")[0].split("For example:")[1]
     assert "None" not in text
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_examples_of_help_are_understood(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read to the end, and not run."""
+    text = inspect.getdoc(VERBS[verb]) or ""
+    examples = re.findall(r"^ +actor-mimic (.*)$", text.replace("\\\n", " "), re.MULTILINE)
+    for known in VERBS.values():  # some show another verb beside their own
+        monkeypatch.setattr(known, "run", lambda _: 0)
+    assert examples
+    for line in examples:
+        assert in_process(*shlex.split(line, comments=True)) == 0, line
 
 
 def test_names_stay() -> None:

@@ -201,7 +201,7 @@ def test_it_fits_on_paper(opened):
 
     assert opened.evaluate("document.documentElement.scrollWidth") <= 720
     assert opened.evaluate(CONTRAST) == []
-    # A black box is all that paper could show of a film, and without its colours a key says nothing.
+    # A black box is all that paper shows of a film, and without its colours a key says nothing.
     assert not opened.locator("#films").is_visible()
     keys = "[...document.querySelectorAll('.swatch')].map((e) => getComputedStyle(e)"
     assert set(opened.evaluate(f"{keys}.printColorAdjust)")) == {"exact"}
