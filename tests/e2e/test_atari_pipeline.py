@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_once import made_once
 from test_verbs import call, model
 
 from actor_mimic.compute import Compute
@@ -42,13 +43,15 @@ COMPUTE = Compute("cpu", precision="float32", threads=1)
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("atari")
+    return made_once(tmp_path_factory, "atari", make_runs)
+
+
+def make_runs(root: Path) -> None:
     for game in GAMES:
         call("train-expert", game, *TINY, *PQN, f"--run-dir={game}", cwd=root)
     teachers = [f"{game}={game}" for game in GAMES]
     student = "--run-dir=runs/demo/student/seed-0"
     call("distill", *teachers, *TINY, *DISTILL, student, cwd=root)
-    return root
 
 
 def test_the_student_has_one_output_per_ale_action(runs: Path) -> None:

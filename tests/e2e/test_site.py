@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from made_once import made_once
 
 from actor_mimic.cli import VERBS
 
@@ -22,7 +23,10 @@ pytestmark = pytest.mark.timeout(600)  # for a machine that does other work
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("site")
+    return made_once(tmp_path_factory, "site", build) / "html"
+
+
+def build(home: Path) -> None:
     result = subprocess.run(
         [
             *(sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"),
@@ -34,7 +38,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    return home / "html"
 
 
 class Loaded(HTMLParser):

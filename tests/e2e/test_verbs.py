@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from in_process import verb
+from made_once import made_once
 from safetensors.torch import load_file
 
 TASK = "gym:CartPole-v1"
@@ -80,14 +81,16 @@ def assert_same_weights(one: Path, other: Path) -> None:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An expert of each algorithm, a student and a transfer, made by the verbs."""
-    root = tmp_path_factory.mktemp("verbs")
+    return made_once(tmp_path_factory, "verbs", make_runs)
+
+
+def make_runs(root: Path) -> None:
     made = call("train-expert", TASK, *SMALL, *SMALL_PQN, "--run-dir=pqn", cwd=root)
     assert made.stdout == "pqn/checkpoints/step-000004096\n"
     call("train-expert", TASK, *SMALL, *SMALL_DQN, "--run-dir=dqn", cwd=root)
     call("distill", f"{TASK}=pqn", *SMALL, *SMALL_DISTILL, "--run-dir=student", cwd=root)
     call("transfer", TASK, "--from=student", *SMALL, *OTHER_DQN, "--run-dir=transfer", cwd=root)
     call(*SMALL_MULTITASK, "--run-dir=multitask", cwd=root)
-    return root
 
 
 STAGES = {

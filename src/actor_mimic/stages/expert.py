@@ -11,6 +11,7 @@ from actor_mimic.compute import Compute
 from actor_mimic.config import ExpertConfig, NetworkConfig, TransferConfig
 from actor_mimic.envs.make import make_envs
 from actor_mimic.envs.vector_step import VectorEnv
+from actor_mimic.exploration import greedy_actions
 from actor_mimic.learner_config import DQNConfig, PQNConfig
 from actor_mimic.learners.dqn import DQNLearner
 from actor_mimic.learners.optimizers import make_optimizer
@@ -206,7 +207,7 @@ class PQNState:
         store = self._trajectories
         store.obs[time] = self._rollout.observations  # before `recv` overwrites them
         scores = self._workers.infer(lambda obs: self._learner.forward(obs).scores, store.obs[time])
-        self._rollout.send(_greedy(scores), epsilon)
+        self._rollout.send(greedy_actions(scores.cpu().numpy()), epsilon)
         store.values[time] = scores.amax(dim=1)
         (transition,) = self._rollout.recv()
         store.actions[time] = transition.actions
@@ -323,7 +324,9 @@ class DQNState:
     def _greedy(self) -> Int64[Any, " envs"]:
         obs = self._rollout.observations.to(self._device)
         network = self._learner.working.network
-        return _greedy(self._workers.infer(lambda rows: network(rows).scores, obs))
+        return greedy_actions(
+            self._workers.infer(lambda rows: network(rows).scores, obs).cpu().numpy()
+        )
 
     def _update(self) -> dict[str, Tensor]:
         batch = self._replay.sample_transitions(
@@ -347,10 +350,6 @@ def _make_rollout(config: ExpertConfig | TransferConfig, env: VectorEnv) -> Roll
         life_loss_is_terminal=protocol_named(config.protocol).life_loss_ends_training_episodes,
         rngs=[numpy_generator(config.seed, config.task, "exploration")],
     )
-
-
-def _greedy(scores: Float[Tensor, "envs actions"]) -> Int64[Any, " envs"]:
-    return scores.argmax(dim=1).cpu().numpy()
 
 
 def optimizer_for(settings: DQNConfig, network: nn.Module) -> torch.optim.Optimizer:
