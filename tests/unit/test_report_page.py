@@ -18,6 +18,7 @@ from actor_mimic.report.contents import learning_panels
 from actor_mimic.report.films import MAX_BYTES, embed, find_films
 from actor_mimic.report.page import write_report
 from actor_mimic.report.tables import score_rows
+from actor_mimic.report.terminal import text_table
 from tests.made_up_run import make_run
 
 MP4 = b"\0\0\0\x20ftypisom"
@@ -142,13 +143,23 @@ def test_numbers_of_the_page_by_hand(tmp_path):
     ]  # fmt: skip
     expert_scale = tables["Over all games of student"][1]
     # Of 0.5, 0.7, 1.0, 1.6: the middle two; the median of 0.6 and 1.3; what 0.5 and 0.7 lack,
-    # by 4. All seeds at their lowest in both games come in one draw of 16, more than 1 in 40.
+    # by 4; the root of 0.6 x 1.3. All seeds at their lowest in both games come in one draw of 16,
+    # more than 1 in 40: the root of 0.5 x 1.0, and of 0.7 x 1.6.
     assert expert_scale == ["student", "expert", "85% [75%, 115%]", "95% [75%, 115%]",
-                            "95% [75%, 115%]", "20% [15%, 25%]", "2", "2 seeds"]  # fmt: skip
+                            "95% [75%, 115%]", "88% [71%, 106%]", "20% [15%, 25%]", "2",
+                            "2 seeds"]  # fmt: skip
     human_scale = tables["Over all games of student"][2]
     # (10 + 20.7) / 35.3 = 0.870, (14 + 20.7) / 35.3 = 0.983, 99.9 / 12 = 8.325, 159.9 / 12 = 13.325
     assert human_scale[4].startswith("588%")
     assert human_scale[2].startswith("465%")
+    line = "student: 88% [71%, 106%] of the way from random play to its experts, geometric mean of "
+    assert f"\n{line}2 games\n" in text_table(root)
+
+
+def test_a_game_no_better_than_random_play_makes_the_geometric_mean_nothing(tmp_path):
+    root = two_games(tmp_path / "x", [(-0.5, 1.0)])
+
+    assert "\nstudent: 0% of the way from random play" in text_table(root)
 
 
 def test_the_seeds_of_a_game_stand_together_over_their_mean(tmp_path):
@@ -190,7 +201,7 @@ def test_missing_cells_are_refused_unless_allowed_by_name(tmp_path):
     assert "to do without: --allow-missing boxing" in refused
     assert ["expert-normalised, student" in notices[0], len(notices)] == [True, 2]
     assert allowed["Over all games of student"][1][:3] == ["student", "expert", "60% [50%, 70%]"]
-    assert [row[6] for row in allowed["Over all games of student"][1:]] == ["1", "1", "2"]
+    assert [row[7] for row in allowed["Over all games of student"][1:]] == ["1", "1", "2"]
     with pytest.raises(UsageError, match="no student here plays it; did you mean 'boxing'"):
         write_report(root, allow_missing=["boxin"])
 

@@ -19,6 +19,7 @@ from actor_mimic.games import GAMES, human_normalised
 from actor_mimic.report.aggregate import Score
 from actor_mimic.report.tables import OVER_SEEDS, ScoreRow
 from actor_mimic.statistics import (
+    geometric_mean,
     interquartile_mean,
     optimality_gap,
     percentile_interval,
@@ -30,10 +31,18 @@ RESAMPLES = 2_000
 
 Matrix = Float64[np.ndarray, "runs tasks"]
 
+
+def _geometric_mean(scores: Matrix) -> float:
+    """Of the tasks' means; nothing, where one of them is no better than zero."""
+    means = scores.mean(axis=0)
+    return geometric_mean(means) if means.min() > 0.0 else 0.0
+
+
 STATISTICS: dict[str, Callable[[Matrix], float]] = {
     "IQM": interquartile_mean,
     "median": lambda scores: float(np.median(scores.mean(axis=0))),
     "mean": lambda scores: float(scores.mean()),
+    "geometric mean": _geometric_mean,
     "optimality gap": optimality_gap,
 }
 

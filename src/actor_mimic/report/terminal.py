@@ -1,10 +1,12 @@
 """The tables of a report for a terminal: the same figures, in at most 100 columns."""
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from actor_mimic.report.aggregate import collect
+from actor_mimic.report.contents import show_range
+from actor_mimic.report.over_games import over_games
 from actor_mimic.report.printable import printable
 from actor_mimic.report.tables import (
     LAST_EVALUATIONS,
@@ -45,6 +47,7 @@ def text_table(run_dir: Path) -> str:
     one_seed = len({run.seed for run in collection.runs}) == 1
     parts = [
         _table("Scores", [_score_cells(row) for row in scores], one_seed),
+        "\n".join(_over_games(scores)),
         _table(
             "Evaluations while learning",
             [_learning_cells(row) for row in scores if row.maximum is not None],
@@ -55,6 +58,19 @@ def text_table(run_dir: Path) -> str:
         *(f"not read: {printable(problem)}" for problem in collection.problems),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _over_games(scores: Sequence[ScoreRow]) -> Iterator[str]:
+    """One line for every student of several games that all have a figure."""
+    for over in over_games(scores):
+        if (over.who, over.scale) == ("student", "expert") and len(over.tasks) > 1:
+            estimate = over.estimates["geometric mean"]
+            found = f"{estimate.value:.0%} {show_range(estimate.ci95, '{:.0%}')}".rstrip()
+            yield textwrap.fill(
+                f"{printable(over.stage, max_length=60)}: {found} of the way from random play to "
+                f"its experts, geometric mean of {len(over.tasks)} games",
+                WIDTH,
+            )
 
 
 def _score_cells(row: ScoreRow) -> dict[str, str]:
