@@ -1,30 +1,75 @@
-"""The documents' table of shipped experts, from the scores that are shipped with them.
+"""The documents' tables of shipped experts, from what is shipped and the records of the runs.
 
-python -m benchmarks.zoo_table            # print it
-python -m benchmarks.zoo_table --write    # put it into README.md, between its two lines
+python -m benchmarks.zoo_table            # print them
+python -m benchmarks.zoo_table --write    # put them into the documents, between their two lines
 """
 
 import argparse
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
-from actor_mimic.report.zoo import markdown_table, replace_table
-from actor_mimic.storage.shipped import read_shipped, shipped_names
+from actor_mimic.report.aggregate import Point, collect
+from actor_mimic.report.contents import counted
+from actor_mimic.report.tables import show_number, show_score
+from actor_mimic.report.zoo import BEGIN, END, MEASURED, markdown_table, replace_table, score
+from actor_mimic.storage.shipped import Shipped, read_shipped, shipped_names
 
-DOCUMENTS = (Path(__file__).parents[1] / "README.md",)
+ROOT = Path(__file__).parents[1]
+RUNS = ROOT / "results/zoo"
+
+
+def tables() -> dict[Path, str]:
+    """Each document with a table, and the table."""
+    experts = [read_shipped(name) for name in shipped_names()]
+    return {
+        ROOT / "README.md": markdown_table(experts),
+        RUNS / "README.md": training_table(experts, RUNS),
+    }
+
+
+def training_table(experts: Sequence[Shipped], runs: Path) -> str:
+    """How each was trained and what it scored on the way, from its own records."""
+    curves = {run.name: run.curves for run in collect(runs).runs}
+    heads = ["expert", "trained by", "begun", "evaluations while learning (10 games each)"]
+    rows = [[*heads, *(f"`{p}`, epsilon {e:g}" for p, e in MEASURED[:2])], ["---"] * 6]
+    for expert in experts:
+        told = expert.manifest["shipped"]
+        compute = told["compute"]
+        rows.append(
+            [
+                f"`{expert.name}`",
+                f"`{told['command']}`",
+                f"{told['created'][:10]}, {compute['precision']}, "
+                f"{counted(compute['threads'], 'thread')}",
+                on_the_way(curves[expert.name][expert.task]),
+                *(show_score(score(expert, *setting)) for setting in MEASURED[:2]),
+            ]
+        )
+    return "\n".join([BEGIN, *(f"| {' | '.join(row)} |" for row in rows), END])
+
+
+def on_the_way(points: Sequence[Point]) -> str:
+    """``-20.8, 11.6, 12.5; every 500,000 steps``: means of evaluations, from before the first step.
+
+    They are made after a whole number of updates: at the first one past each multiple.
+    """
+    apart = min((second.step - first.step for first, second in pairwise(points)), default=0)
+    every = f"; every {round(apart, -4):,} steps" if apart else ""
+    return ", ".join(show_number(point.mean) for point in points) + every
 
 
 def main() -> None:
-    """Prints or writes it."""
+    """Prints or writes them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="into the documents")
     options = parser.parse_args()
-    table = markdown_table([read_shipped(name) for name in shipped_names()])
-    if not options.write:
-        print(table)
-        return
-    for path in DOCUMENTS:
+    for path, table in tables().items():
+        if not options.write:
+            print(table)
+            continue
         path.write_text(replace_table(path.read_text(), table))
-        print(f"{path.name}: written")
+        print(f"{path.relative_to(ROOT)}: written")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def test_no_field_of_a_recipe_steers_a_terminal(payload, tmp_path):
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_no_field_of_a_kept_score_steers_a_terminal(payload):
-    kept = read_scores(shipped_path("zoo:pong"))[0]
+    kept = read_scores(shipped_path("zoo:pong"), "pong")[0]
     kept |= {"protocol": f"{payload}protocol", "tasks": {f"{payload}task": kept["tasks"]["pong"]}}
 
     shown = look._score_table(kept)

@@ -242,6 +242,13 @@ def test_size_against_the_experts_and_tensors_that_were_copied(runs):
     assert re.search(r'<li class="rows">head.b <small>2 rows copied</small>', text)
 
 
+def test_experts_without_a_student_are_counted(tmp_path):
+    for game in ("pong", "boxing"):
+        add_run(tmp_path / "zoo", game, "expert", {"task": game})
+
+    assert "<h1>2 experts</h1>" in write_report(tmp_path / "zoo").read_text()
+
+
 def test_a_run_that_stands_alone_begins_with_its_score(runs):
     path = runs / "pong-expert/seed-0/complete.json"
     content = json.loads(path.read_text())

@@ -27,6 +27,7 @@ from actor_mimic.storage import shipped as module
 from actor_mimic.storage.checkpoint import resolve_checkpoint
 from actor_mimic.storage.shipped import name_of_model, read_shipped, shipped_names
 from actor_mimic.teachers.own import load_network, load_teacher
+from benchmarks import zoo_table
 
 ROOT = Path(__file__).parents[2]
 ZOO_NAME = Path(f"zoo:{NAME}")
@@ -247,6 +248,19 @@ def test_scores_of_other_weights_are_refused(zoo):
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match="other weights"):
         read_shipped(NAME)
+    scores = content["evaluations"][1]["tasks"][CARTPOLE]
+    for damage in (
+        {"ci95": "x"}, {"ci95": [1.0]}, {"ci95": [1.0, "2"]}, {"mean": True},
+        {"human_normalised": "much"}, {"episodes": 2.0},
+    ):  # fmt: skip
+        content["evaluations"][1]["tasks"] = {CARTPOLE: scores | damage}
+        path.write_text(json.dumps(content))
+        with pytest.raises(DataError, match=f"scores of {CARTPOLE}"):
+            read_shipped(NAME)
+    content["evaluations"][1]["tasks"] = {"pong": scores}
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"scores of {CARTPOLE}"):
+        read_shipped(NAME)
     path.write_text('{"schema": 1, "evaluations": [{}]}')
     with pytest.raises(DataError, match="expected evaluations"):
         read_shipped(NAME)
@@ -263,7 +277,8 @@ def test_scores_of_other_weights_are_refused(zoo):
 )
 def test_the_command_of_a_run_trains_it_again(values, preset, settings):
     config = build_config("expert", {"task": "pong", "total_steps": 1000} | values)
-    found, command = training_command(to_json(config))
+    stored = to_json(config)
+    found, command = training_command(stored, {"centred": stored["centred"]})
 
     assert found == preset
     assert [part[6:] for part in command.split() if part.startswith("--set=")] == settings
@@ -272,6 +287,14 @@ def test_the_command_of_a_run_trains_it_again(values, preset, settings):
     asked |= {"protocol": verb.common.protocol} | dict(s.split("=") for s in verb.common.set)
     start = {"algorithm": verb.algorithm} if preset is None else {"preset": verb.preset}
     assert build_config("expert", asked | start) == config
+
+
+def test_a_run_older_than_centring_is_trained_again_without_it():
+    config = to_json(build_config("expert", {"task": "pong"}))
+    del config["centred"]
+
+    assert training_command(config, {})[1].endswith(" --set=centred=False")
+    assert "--set" not in training_command(config, {"centred": True})[1]
 
 
 @pytest.mark.usefixtures("zoo")
@@ -300,9 +323,12 @@ def test_what_is_shipped_is_whole_small_and_says_so():
         measured = {(r["protocol"], r["epsilon"]) for r in expert.evaluations}
         assert measured == {*MEASURED, ("paper", 1.0)}, expert.name
         assert expert.random_play("paper") is not None, expert.name
+        games = {r["tasks"][expert.task]["episodes"] for r in expert.evaluations}
+        assert games == {100}, expert.name
         assert (expert.path / "card.md").read_text() == card(expert), expert.name
-    readme = (ROOT / "README.md").read_text()
-    assert replace_table(readme, markdown_table(experts)) == readme, "benchmarks.zoo_table --write"
+    for path, table in zoo_table.tables().items():
+        text = path.read_text()
+        assert replace_table(text, table) == text, f"{path}: python -m benchmarks.zoo_table --write"
 
 
 def test_the_wheel_takes_the_experts_along():

@@ -1,6 +1,7 @@
 """Names of shipped experts: in verbs, in recipes, in lists and in messages."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,10 +104,35 @@ def test_the_list_comes_without_pytorch(zoo):
     assert result.stderr == "False"
     *lines, last = result.stdout.splitlines()
     table, facts = "\n".join(lines), json.loads(last)
-    assert f"{ZOO_NAME}  2,500,000" in table
+    assert f"{ZOO_NAME}  2.5M" in table
     assert max(map(len, table.splitlines())) <= 100
     assert facts[NAME]["model_sha256"] == read_shipped(NAME).model_sha256
     assert {(e["protocol"], e["epsilon"]) for e in facts[NAME]["evaluations"]} == set(MEASURED)
+
+
+def test_a_damaged_expert_does_not_hide_the_others(zoo, call):
+    shutil.copytree(zoo / NAME, zoo / "damaged")
+    (zoo / "damaged" / "scores.json").unlink()
+
+    for arguments in ([], ["--json"]):
+        code, out, err = call("zoo", *arguments)
+        assert code == 65
+        assert str(ZOO_NAME).removeprefix("zoo:") in out
+        assert "damaged/scores.json" in err
+
+
+@pytest.mark.usefixtures("zoo")
+def test_an_option_of_add_without_it_is_refused(call):
+    assert call("zoo", "--episodes=5")[0] == 2
+    assert call("zoo", "--threads=1")[0] == 2
+
+
+@pytest.mark.usefixtures("zoo")
+def test_show_says_how_a_shipped_expert_was_trained(call):
+    code, out, _ = call("show", ZOO_NAME)
+
+    assert code == 0
+    assert f"actor-mimic train-expert {CARTPOLE}" in out
 
 
 @pytest.mark.usefixtures("empty_zoo")

@@ -29,6 +29,11 @@ def headline(collection: Collection) -> str:
         verb = "plays" if any(run.complete for run in students) else "learns"
         return f"One network {verb} {counted(games, 'game')}"
     run = collection.runs[0]
+    if (
+        run.kind == "expert"
+        and len({task for other in collection.runs for task in other.tasks}) > 1
+    ):
+        return f"{len(collection.runs)} experts"
     tasks = ", ".join(run.tasks[:3]) + (", ..." if len(run.tasks) > 3 else "")
     kinds = {"expert": "An expert of", "transfer": "A transfer to", "evaluate": "Games of"}
     return f"{kinds.get(run.kind, run.kind)} {tasks}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from actor_mimic.protocols import FRAME_SKIP
 from actor_mimic.report.aggregate import Score
+from actor_mimic.report.contents import show_count
 from actor_mimic.report.printable import printable
 from actor_mimic.report.tables import MISSING, show_mean, show_score, show_share
 from actor_mimic.storage.shipped import PREFIX, Shipped
@@ -16,7 +17,7 @@ from actor_mimic.storage.shipped import PREFIX, Shipped
 # Protocol and epsilon of every shipped score. Epsilon 0.05 is the paper's; it costs real points in
 # games that one wrong move can lose, so that each expert is shown at 0.01 as well.
 MEASURED = (("paper", 0.05), ("paper", 0.01), ("sticky", 0.01))
-HUMAN_AT = MEASURED[0]
+HUMAN_AT, _, STICKY_AT = MEASURED
 RANDOM_UNDER = HUMAN_AT[0]
 
 NOTHING = (
@@ -26,6 +27,7 @@ NOTHING = (
 BEGIN = "<!-- zoo table: written by python -m benchmarks.zoo_table, not by hand -->"
 END = "<!-- end of zoo table -->"
 
+_PAPER = [epsilon for protocol, epsilon in MEASURED if protocol == HUMAN_AT[0]]
 _ALGORITHMS = {"pqn": "PQN", "dqn": "DQN"}
 
 
@@ -61,8 +63,8 @@ def text_table(experts: Sequence[Shipped]) -> str:
     """One line per expert, for a terminal of 100 columns."""
     if not experts:
         return NOTHING
-    headings = ["expert", "steps", "random", *(f"eps {e:g}" for p, e in MEASURED if p == "paper")]
-    rows = [[*headings, "human", "MB"], *map(_text_cells, experts)]
+    headings = ["expert", "steps", "random", *(f"eps {epsilon:g}" for epsilon in _PAPER)]
+    rows = [[*headings, "sticky", "human"], *map(_text_cells, experts)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -71,8 +73,9 @@ def text_table(experts: Sequence[Shipped]) -> str:
     total = sum(expert.size for expert in experts)
     lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
     lines.append(
-        f"{total / 1e6:.1f} MB in all. Protocol paper: mean [95 % interval] of raw scores; human: "
-        f"at eps {HUMAN_AT[1]:g}."
+        f"{total / 1e6:.1f} MB in all. Raw scores, mean [95 % interval]. Protocol paper, human at "
+        f"eps {HUMAN_AT[1]:g}; sticky: that\nprotocol, eps {STICKY_AT[1]:g}. How one was trained: "
+        f"actor-mimic show {PREFIX}NAME"
     )
     return "\n".join(lines)
 
@@ -85,7 +88,7 @@ def markdown_table(experts: Sequence[Shipped]) -> str:
     rows = [["expert", "steps", "random play", *columns, "human-normalised", "games", "MB"]]
     rows.append(["---"] * len(rows[0]))
     for expert in experts:
-        scores = [_score(expert, *setting) for setting in MEASURED]
+        scores = [score(expert, *setting) for setting in MEASURED]
         rows.append(
             [
                 f"`{PREFIX}{expert.name}`",
@@ -128,8 +131,8 @@ def card(shipped: Shipped) -> str:
         f"It learnt from random weights by {algorithm}{preset}, in {step:,} steps{taken_at} "
         f"({FRAME_SKIP} frames each) with seed {config['seed']} under the protocol "
         f"`{manifest['protocol']}`: `{printable(told['command'])}`.",
-        f"The kernels and matrices of its torso are stored in {told['weights']}, everything else "
-        f"in float32 ({_megabytes(shipped)} MB).",
+        f"The kernels, matrices and background of its torso are stored in {told['weights']}, "
+        f"everything else in float32 ({_megabytes(shipped)} MB).",
         f"Raw scores of this very file: {_measured(shipped)}.",
     ]
     human = _human(shipped)
@@ -143,29 +146,29 @@ def card(shipped: Shipped) -> str:
 
 def _measured(shipped: Shipped) -> str:
     """``12.3 [10.1, 14.0] under `paper` at epsilon 0.05, ... (means of 100 games, ...)``."""
-    scores = {setting: _score(shipped, *setting) for setting in MEASURED}
+    scores = {setting: score(shipped, *setting) for setting in MEASURED}
     figures = ", ".join(
-        f"{show_score(score)} under `{protocol}` at epsilon {epsilon:g}"
-        for (protocol, epsilon), score in scores.items()
-        if score is not None
+        f"{show_score(found)} under `{protocol}` at epsilon {epsilon:g}"
+        for (protocol, epsilon), found in scores.items()
+        if found is not None
     )
     games = _games(list(scores.values()))
     return f"{figures} (means of {games} games, with 95 % bootstrap intervals)"
 
 
 def _text_cells(expert: Shipped) -> list[str]:
-    scores = [_score(expert, *setting) for setting in MEASURED if setting[0] == "paper"]
     return [
         PREFIX + expert.name,
-        f"{expert.manifest['step']:,}",
+        show_count(expert.manifest["step"]),
         show_mean(_random(expert)),
-        *map(show_score, scores),
+        *(show_score(score(expert, HUMAN_AT[0], epsilon)) for epsilon in _PAPER),
+        show_mean(score(expert, *STICKY_AT)),
         show_share(_human(expert)),
-        _megabytes(expert),
     ]
 
 
-def _score(expert: Shipped, protocol: str, epsilon: float) -> Score | None:
+def score(expert: Shipped, protocol: str, epsilon: float) -> Score | None:
+    """What it scored so; None if that was not measured."""
     return _as_score(expert.scores(protocol, epsilon))
 
 
@@ -188,13 +191,13 @@ def _as_score(found: dict[str, Any] | None) -> Score | None:
 
 
 def _human(expert: Shipped) -> float | None:
-    score = _score(expert, *HUMAN_AT)
-    return None if score is None else score.human_normalised
+    found = score(expert, *HUMAN_AT)
+    return None if found is None else found.human_normalised
 
 
 def _games(scores: Sequence[Score | None]) -> str:
     """How many were played for each figure."""
-    numbers = sorted({score.episodes or 0 for score in scores if score is not None})
+    numbers = sorted({found.episodes or 0 for found in scores if found is not None})
     return " or ".join(str(number) for number in numbers) or MISSING
 
 

@@ -1,10 +1,10 @@
 """From a trained expert to one that is shipped: 16-bit weights, measured as they are shipped.
 
-What is rounded: kernels and matrices of the torso, to float16. bfloat16 would keep 8 bits of each
-weight where float16 keeps 11, and buys a range that weights do not need: they are far below 65,504,
-and what lies under float16's smallest normal number (6e-5) is still rounded by at most 3e-8. The
-output layer stays in float32, where close scores decide actions, and so do biases and norms, which
-weigh next to nothing.
+What is rounded: kernels, matrices and the background of the torso, to float16. bfloat16 would keep
+8 bits of each weight where float16 keeps 11, and buys a range that weights do not need: they are
+far below 65,504, and what lies under float16's smallest normal number (6e-5) is still rounded by at
+most 3e-8. The output layer stays in float32, where close scores decide actions, and so do biases
+and norms, which weigh next to nothing.
 """
 
 import dataclasses
@@ -145,7 +145,7 @@ def shipped_tensors(model: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return rounded
 
 
-def training_command(config: Mapping[str, Any]) -> tuple[str | None, str]:
+def training_command(config: Mapping[str, Any], torso: Mapping[str, Any]) -> tuple[str | None, str]:
     """The preset that a configuration comes nearest to, and the command that trains by it.
 
     A run stores values and not the preset that they came from. Where several presets, or the
@@ -153,10 +153,13 @@ def training_command(config: Mapping[str, Any]) -> tuple[str | None, str]:
 
     Args:
         config: of an expert, as its run stored it.
+        torso: how its network is described; it says what runs that are older than a setting of
+            the network do not.
 
     Raises:
         KeyError, ConfigError: if it is none.
     """
+    config = {"centred": torso.get("centred", False)} | dict(config)
     task, algorithm = config["task"], config["algorithm"]
     starts = {name: {"preset": name} for name in PRESETS if PRESETS[name]["algorithm"] == algorithm}
     candidates: dict[str | None, dict[str, Any]] = {**starts, None: {"algorithm": algorithm}}
@@ -201,7 +204,7 @@ def _origin(checkpoint: Checkpoint, run: Path) -> dict[str, Any]:
     """What the manifest tells of the training beside what every checkpoint's does."""
     begun = read_run_json(run, RUN)
     try:
-        preset, command = training_command(checkpoint.config)
+        preset, command = training_command(checkpoint.config, checkpoint.network["torso"])
         return {
             "weights": "float16",
             "source_sha256": checkpoint.model_sha256,

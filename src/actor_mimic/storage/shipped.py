@@ -149,7 +149,7 @@ def read_shipped(name: str) -> Shipped:
     tasks = manifest.get("tasks")
     if _MODEL not in manifest["files"] or not isinstance(tasks, dict) or len(tasks) != 1:
         raise DataError(f"{path / MANIFEST}: expected an expert of one task, got {tasks!r:.100}")
-    shipped = Shipped(name, path, manifest, read_scores(path))
+    shipped = Shipped(name, path, manifest, read_scores(path, *tasks))
     measured = {result["checkpoint"] for result in shipped.evaluations}
     if not measured <= {shipped.model_sha256, RANDOM}:
         raise DataError(
@@ -159,11 +159,11 @@ def read_shipped(name: str) -> Shipped:
     return shipped
 
 
-def read_scores(path: Path) -> list[dict[str, Any]]:
-    """The evaluations in an expert's directory.
+def read_scores(path: Path, task: str) -> list[dict[str, Any]]:
+    """The evaluations in the directory of an expert of a task.
 
     Raises:
-        DataError: if scores.json is missing or damaged.
+        DataError: if scores.json is missing or damaged, or of another task.
     """
     file = path / SCORES
     content = parse_json(read_regular(file, max_bytes=MAX_SCORES_BYTES), path=file)
@@ -171,19 +171,24 @@ def read_scores(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{file}: expected a JSON object, got {type(content).__name__}")
     check_schema(content.get("schema"), path=file)
     evaluations = content.get("evaluations")
-    if not isinstance(evaluations, list) or not all(map(_is_evaluation, evaluations)):
-        raise DataError(f"{file}: expected evaluations with scores, got {evaluations!r:.100}")
+    if not isinstance(evaluations, list) or not all(
+        _is_evaluation(evaluation, task) for evaluation in evaluations
+    ):
+        raise DataError(
+            f"{file}: expected evaluations with scores of {task}, got {evaluations!r:.100}"
+        )
     return evaluations
 
 
-def _is_evaluation(content: Any) -> bool:
+def _is_evaluation(content: Any, task: str) -> bool:
     return (
         isinstance(content, dict)
         and isinstance(content.get("checkpoint"), str)
         and isinstance(content.get("protocol"), str)
-        and isinstance(content.get("epsilon"), float | int)
+        and _is_number(content.get("epsilon"))
         and type(content.get("seed")) is int
         and isinstance(content.get("tasks"), dict)
+        and list(content["tasks"]) == [task]
         and all(map(_is_score, content["tasks"].values()))
     )
 
@@ -193,5 +198,15 @@ def _is_score(content: Any) -> bool:
         isinstance(content, Mapping)
         and content.keys() >= {"episodes", "mean", "ci95", "human_normalised"}
         and type(content["episodes"]) is int
-        and isinstance(content["mean"], float | int)
+        and _is_number(content["mean"])
+        and (content["human_normalised"] is None or _is_number(content["human_normalised"]))
+        and (content["ci95"] is None or _is_interval(content["ci95"]))
     )
+
+
+def _is_interval(content: Any) -> bool:
+    return isinstance(content, list) and len(content) == 2 and all(map(_is_number, content))
+
+
+def _is_number(content: Any) -> bool:
+    return type(content) in (int, float)

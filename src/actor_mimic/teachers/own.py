@@ -199,3 +199,12 @@ def _teacher(checkpoint: Checkpoint, task: str, network: Network, compute: Compu
 def count_parameters(network: nn.Module) -> int:
     """How many numbers training can change."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_stored_parameters(model: Mapping[str, Tensor]) -> int:
+    """The same of the weights of a checkpoint, where backgrounds lie beside what was trained."""
+    return sum(
+        tensor.numel()
+        for name, tensor in model.items()
+        if name.split(".")[-1] not in ("background", "backgrounds")
+    )

@@ -60,6 +60,8 @@ class Evaluate:
     """Of the games."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
+    threads: Number = 0
+    """CPU threads of PyTorch and of the emulators; 0 takes all cores."""
     films: Switch = False
     """Also film half a minute of every task, and of all in one, into films/ of the run."""
     json: Switch = False
@@ -96,7 +98,7 @@ class Evaluate:
         run = None if checkpoint is None else checkpoint.run
         if self.films and run is None:
             raise UsageError(f"--films: {self.checkpoint} is no run that could keep them; see play")
-        compute = choose_compute(self.device)
+        compute = choose_compute(self.device, threads=self.threads)
         compute.start()
         teachers = {} if checkpoint is None else load_teachers(checkpoint, tasks, compute)
         for teacher in teachers.values():
@@ -150,6 +152,8 @@ class Show:
 
     def run(self) -> int:
         """Does it; returns the exit code."""
+        from actor_mimic.teachers.own import count_stored_parameters
+
         checkpoint = checkpoint_argument(self.checkpoint)
         model = checkpoint.load_tensors("model")
         facts = {
@@ -157,7 +161,7 @@ class Show:
             "kind": checkpoint.kind,
             "step": checkpoint.step,
             "tasks": checkpoint.tasks,
-            "parameters": sum(tensor.numel() for tensor in model.values()),
+            "parameters": count_stored_parameters(model),
             "model_sha256": checkpoint.model_sha256,
             "network": checkpoint.network,
             "protocol": checkpoint.manifest.get("protocol"),
@@ -166,6 +170,8 @@ class Show:
             "versions": checkpoint.manifest.get("versions"),
             "scores": _kept_scores(checkpoint),
         }
+        if "shipped" in checkpoint.manifest:
+            facts["shipped"] = checkpoint.manifest["shipped"]
         if self.json:
             print(json.dumps(facts))
             return 0
@@ -279,7 +285,7 @@ def _kept_scores(checkpoint: "Checkpoint") -> list[dict[str, Any]]:
     from actor_mimic.storage.shipped import RANDOM, read_scores, shipped_name
 
     if shipped_name(checkpoint.path):
-        results = read_scores(checkpoint.path)
+        results = read_scores(checkpoint.path, *checkpoint.tasks)
         return [_figures(result) for result in results if result["checkpoint"] != RANDOM]
     if checkpoint.run is None:
         return []

@@ -6,7 +6,7 @@ Listing them needs no PyTorch.
 import json
 from dataclasses import dataclass
 
-from actor_mimic.errors import UsageError
+from actor_mimic.errors import DataError, UsageError
 from actor_mimic.verbs.arguments import (
     Device,
     Number,
@@ -50,11 +50,20 @@ class Zoo:
 
         if self.add is not None:
             self._add(self.add)
-        experts = [read_shipped(name) for name in shipped_names()]
+        elif (self.episodes, self.device, self.threads) != (Zoo.episodes, Zoo.device, Zoo.threads):
+            raise UsageError("--episodes, --device and --threads say how --add RUN plays; no RUN")
+        experts, problems = [], []
+        for name in shipped_names():
+            try:
+                experts.append(read_shipped(name))
+            except DataError as error:
+                problems.append(str(error))
         if self.json:
             print(json.dumps({expert.name: facts(expert) for expert in experts}))
         else:
             print(text_table(experts))
+        if problems:
+            raise DataError("\n".join(problems))
         return 0
 
     def _add(self, source: str) -> None:
