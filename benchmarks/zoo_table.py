@@ -12,11 +12,17 @@ from pathlib import Path
 from actor_mimic.report.aggregate import Point, collect
 from actor_mimic.report.contents import counted
 from actor_mimic.report.tables import show_number, show_score
-from actor_mimic.report.zoo import BEGIN, END, MEASURED, markdown_table, replace_table, score
+from actor_mimic.report.zoo import MEASURED, markdown_table, score
 from actor_mimic.storage.shipped import Shipped, read_shipped, shipped_names
+from benchmarks.documents import replace_table
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "results/zoo"
+
+
+def written(document: str, table: str) -> str:
+    """The document with that table in its place."""
+    return replace_table(document, "zoo table", "python -m benchmarks.zoo_table", table)
 
 
 def tables() -> dict[Path, str]:
@@ -46,7 +52,7 @@ def training_table(experts: Sequence[Shipped], runs: Path) -> str:
                 *(show_score(score(expert, *setting)) for setting in MEASURED[:2]),
             ]
         )
-    return "\n".join([BEGIN, *(f"| {' | '.join(row)} |" for row in rows), END])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def on_the_way(points: Sequence[Point]) -> str:
@@ -68,7 +74,7 @@ def main() -> None:
         if not options.write:
             print(table)
             continue
-        path.write_text(replace_table(path.read_text(), table))
+        path.write_text(written(path.read_text(), table))
         print(f"{path.relative_to(ROOT)}: written")
 
 

@@ -1,12 +1,20 @@
 """Arithmetic of the benchmarks; what they measure is not measured here."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from actor_mimic.report.aggregate import collect
 from actor_mimic.storage.records import Record
+from benchmarks import one_network
+from benchmarks.documents import replace_table
 from benchmarks.sb3_student import shortfall
 from benchmarks.several_games import GAMES, config_of, ratio
 from benchmarks.summary import Verdict, median, of_sb3, verdicts
 from benchmarks.time_to_score import first_reached
+
+ROOT = Path(__file__).parents[2]
 
 
 def a_round(*, ours: float, sb3_1: float, sb3_8: float, floor: float = 100.0) -> dict:
@@ -111,3 +119,27 @@ def test_a_shortfall_is_a_share_of_the_teachers_absolute_mean():
     assert shortfall(-100.0, -104.0) == pytest.approx(0.04)
     assert shortfall(500.0, 450.0) == pytest.approx(0.1)
     assert shortfall(-100.0, -90.0) == 0.0
+
+
+def test_a_table_takes_the_place_of_the_one_before():
+    begin, end = "<!-- x: written by make x, not by hand -->", "<!-- end of x -->"
+    old = f"before\n{begin}\nold\n{end}\nafter\n"
+
+    assert replace_table(old, "x", "make x", "new") == f"before\n{begin}\nnew\n{end}\nafter\n"
+    for broken in ("nothing", begin, end + begin, old + old):
+        with pytest.raises(ValueError, match="once each"):
+            replace_table(broken, "x", "make x", "new")
+
+
+def test_the_student_tables_of_the_committed_demo():
+    """Against the tables that its page shows of the same records."""
+    demo = collect(ROOT / "results/demo")
+    table = (ROOT / "results/demo/table.txt").read_text()
+
+    *_, line = one_network.over_stages(demo).splitlines()
+    ratios = re.findall(r"^student +(\w+) .* (\d+%) +\d+% +yes$", table, re.MULTILINE)
+    assert [share for _, share in ratios] == line.split(" | ")[3:7]
+    assert line.split(" | ")[7] == "91% [87%, 95%]"
+    _, _, *lines = one_network.over_tasks(demo, "student").splitlines()[:6]
+    assert [row.split(" | ")[0][2:] for row in lines] == [game for game, _ in ratios]
+    assert [row.split(" | ")[5].split()[0] for row in lines] == [share for _, share in ratios]

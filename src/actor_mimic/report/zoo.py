@@ -24,8 +24,6 @@ NOTHING = (
     "no experts are shipped yet; train one (actor-mimic train-expert), and "
     "actor-mimic zoo --add RUN makes it one of the zoo"
 )
-BEGIN = "<!-- zoo table: written by python -m benchmarks.zoo_table, not by hand -->"
-END = "<!-- end of zoo table -->"
 
 _PAPER = [epsilon for protocol, epsilon in MEASURED if protocol == HUMAN_AT[0]]
 _ALGORITHMS = {"pqn": "PQN", "dqn": "DQN"}
@@ -81,9 +79,7 @@ def text_table(experts: Sequence[Shipped]) -> str:
 
 
 def markdown_table(experts: Sequence[Shipped]) -> str:
-    """The table of the documents, between the lines that mark it as generated."""
-    if not experts:
-        return f"{BEGIN}\nNo experts are shipped yet.\n{END}"
+    """The table of the documents."""
     columns = [f"`{protocol}`, epsilon {epsilon:g}" for protocol, epsilon in MEASURED]
     rows = [["expert", "steps", "random play", *columns, "human-normalised", "games", "MB"]]
     rows.append(["---"] * len(rows[0]))
@@ -100,21 +96,7 @@ def markdown_table(experts: Sequence[Shipped]) -> str:
                 _megabytes(expert),
             ]
         )
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([BEGIN, *lines, END])
-
-
-def replace_table(document: str, table: str) -> str:
-    """A document with its generated table made anew.
-
-    Raises:
-        ValueError: if the document has no place for one, or several.
-    """
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in after:
-        raise ValueError(f"expected the lines {BEGIN!r} and {END!r}, once each")
-    return before + table + after
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def card(shipped: Shipped) -> str:

@@ -1,0 +1,144 @@
+"""The tables of `results/one-network`, from the raw records that lie there.
+
+python -m benchmarks.one_network            # print them
+python -m benchmarks.one_network --write    # put them into its README, each between its two lines
+"""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from actor_mimic.games import GAMES
+from actor_mimic.report.aggregate import Collection, Likeness, collect
+from actor_mimic.report.contents import counted, show_count, show_range
+from actor_mimic.report.over_games import over_games
+from actor_mimic.report.tables import (
+    MISSING,
+    OVER_SEEDS,
+    ScoreRow,
+    score_rows,
+    show_mean,
+    show_number,
+    show_score,
+    show_share,
+)
+from benchmarks.documents import replace_table
+
+ROOT = Path(__file__).parents[1] / "results/one-network"
+
+# Student / DQN of Parisotto et al. (2016), table 1, ratios of mean scores: recalled, not read in
+# the paper when this was written. They are of raw scores; ours count from random play.
+RECALLED = {
+    "atlantis": 2.882,
+    "boxing": 0.9361,
+    "breakout": 1.270,
+    "crazy_climber": 0.5933,
+    "enduro": 1.091,
+    "pong": 0.7801,
+    "seaquest": 0.2751,
+    "space_invaders": 0.6844,
+}
+
+
+def written(document: str, name: str, table: str) -> str:
+    """The document with that table in its place."""
+    return replace_table(document, name, "python -m benchmarks.one_network", table)
+
+
+def over_stages(collection: Collection) -> str:
+    """One line for each student: what it reached in every game, and over all of them."""
+    rows = _of_students(collection)
+    tasks = list(dict.fromkeys(row.task for row in rows))
+    overs = {
+        over.stage: over.estimates["geometric mean"]
+        for over in over_games(score_rows(collection))
+        if (over.who, over.scale) == ("student", "expert") and over.estimates
+    }
+    heads = ["student", "parameters", "seeds", *tasks, "geometric mean", "agreement", "KL", "hours"]
+    lines = [heads, ["---"] * len(heads)]
+    for stage in dict.fromkeys(row.stage for row in rows):
+        runs = [run for run in collection.runs if run.name == stage]
+        ratios = {row.task: row.ratio for row in rows if row.stage == stage}
+        over = overs.get(stage)
+        alike = [run.likeness[task] for run in runs for task in tasks if task in run.likeness]
+        lines.append(
+            [
+                f"`{stage}`",
+                MISSING if runs[0].parameters is None else show_count(runs[0].parameters),
+                str(len(runs)),
+                *(show_share(ratios.get(task)) for task in tasks),
+                MISSING
+                if over is None
+                else f"{over.value:.0%} {show_range(over.ci95, '{:.0%}')}".rstrip(),
+                *_alike(alike),
+                f"{sum(run.seconds or 0.0 for run in runs) / len(runs) / 3600:.1f}",
+            ]
+        )
+    return _markdown(lines)
+
+
+def over_tasks(collection: Collection, stage: str) -> str:
+    """One line for each game: random play, human, expert, one student, and the paper's ratio."""
+    rows = [row for row in _of_students(collection) if row.stage == stage]
+    runs = [run for run in collection.runs if run.name == stage]
+    heads = ["game", "random play", "human", "expert", f"`{stage}`", "of expert", "agreement", "KL"]
+    lines = [[*heads, "paper, recalled"], ["---"] * (len(heads) + 1)]
+    for row in rows:
+        of_expert = f"{show_share(row.ratio)} {show_range(row.ratio_ci95, '{:.0%}')}"
+        alike = [run.likeness[row.task] for run in runs if row.task in run.likeness]
+        lines.append(
+            [
+                row.task,
+                show_mean(row.random),
+                show_number(GAMES[row.task].human),
+                show_mean(row.expert),
+                show_score(row.student),
+                of_expert.rstrip(),
+                *_alike(alike),
+                show_share(RECALLED.get(row.task)),
+            ]
+        )
+    seeds = counted(len(runs), "seed")
+    return f"{_markdown(lines)}\n\nIntervals: 95 %, over {seeds if len(runs) > 1 else 'games'}."
+
+
+def _of_students(collection: Collection) -> list[ScoreRow]:
+    """The row of each student and game: of several seeds their mean."""
+    rows = [row for row in score_rows(collection) if row.of_student]
+    means = {(row.stage, row.task) for row in rows if row.seed == OVER_SEEDS}
+    return [r for r in rows if r.seed == OVER_SEEDS or (r.stage, r.task) not in means]
+
+
+def _alike(found: Sequence[Likeness]) -> tuple[str, str]:
+    """Means of agreement and divergence on held-out states."""
+    if not found:
+        return MISSING, MISSING
+    agreement = sum(one.agreement for one in found) / len(found)
+    divergence = sum(one.divergence for one in found) / len(found)
+    return show_share(agreement), f"{divergence:.2f}"
+
+
+def _markdown(lines: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def tables() -> dict[str, str]:
+    """By what stands between the lines that mark them in the README."""
+    found = {}
+    if (ROOT / "study").is_dir():
+        found["study"] = over_stages(collect(ROOT / "study"))
+    return found
+
+
+def main() -> None:
+    """Prints or writes them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="into the README")
+    options = parser.parse_args()
+    path = ROOT / "README.md"
+    for name, table in tables().items():
+        if not options.write:
+            print(name, table, sep="\n")
+            continue
+        path.write_text(written(path.read_text(), name, table))
+        print(f"{name}: written")
