@@ -15,7 +15,7 @@ from actor_mimic.learners.target_network import TargetNetwork
 from actor_mimic.learners.warm_start import warm_start
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.student import HEADS, Student
-from actor_mimic.networks.torsos import TorsoSpec
+from actor_mimic.networks.torsos import TorsoSpec, take_away
 from actor_mimic.networks.working_copy import WorkingCopy
 from actor_mimic.protocols import protocol_named
 from actor_mimic.stages import background
@@ -230,6 +230,19 @@ def student(precision: str = "float32", head: str = "shared") -> Student:
     made.backgrounds[0] = ramp[:, None]
     made.backgrounds[1] = ramp
     return made
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_background_is_taken_from_every_frame_however_images_lie(dtype, layout):
+    images = (IMAGES / 255).to(dtype, memory_format=layout)
+    ramp = torch.linspace(0, 1, 84) + torch.linspace(0, 1, 84)[:, None]
+    expected = torch.stack([torch.stack([f - ramp.to(dtype) for f in stack]) for stack in images])
+
+    take_away(images, ramp)
+
+    assert torch.equal(images, expected)
+    assert images.is_contiguous(memory_format=layout)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

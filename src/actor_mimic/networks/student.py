@@ -16,7 +16,7 @@ from actor_mimic.actions import ActionMap, build_action_map, build_alphabet
 from actor_mimic.errors import ConfigError, UsageError, did_you_mean
 from actor_mimic.networks.branched import BranchedNetwork
 from actor_mimic.networks.q_network import Output, QNetwork, initialise
-from actor_mimic.networks.torsos import TorsoSpec
+from actor_mimic.networks.torsos import TorsoSpec, take_away
 
 HEADS = ("shared", "per_task", "branched")
 ENCODER_UNITS = 64  # times the width of the torso
@@ -129,7 +129,9 @@ class Student(nn.Module):
             return self.encoders[self._number(task)](obs.float())
         if self.backgrounds is None or obs.dtype != torch.uint8:
             return obs
-        return self.network.torso.scaled(obs, self.backgrounds[self._number(task)])
+        images = self.network.torso.scaled(obs)
+        take_away(images, self.backgrounds[self._number(task)])
+        return images
 
     def encode_all(
         self, obs: Sequence[Shaped[Tensor, "..."]], rows: range | None = None
@@ -141,13 +143,24 @@ class Student(nn.Module):
             rows: the ones that are asked for, counted through all tasks; None for all.
         """
         rows = range(sum(map(len, obs))) if rows is None else rows
-        parts, first = [], 0
-        for task, own in zip(self.tasks, obs, strict=True):
+        parts, numbers, first = [], [], 0
+        for number, own in enumerate(obs):
             mine = own[max(rows.start - first, 0) : max(rows.stop - first, 0)]
             first += len(own)
             if len(mine):
-                parts.append(self.encode(task, mine))
-        return torch.cat(parts)
+                parts.append(mine)
+                numbers.append(number)
+        if self.vectors:
+            tasks = [self.tasks[number] for number in numbers]
+            return torch.cat([self.encode(*pair) for pair in zip(tasks, parts, strict=True)])
+        # Raw images are the least to copy, and one task's need no copy at all.
+        images = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if self.backgrounds is None or images.dtype != torch.uint8:
+            return images
+        images = self.network.torso.scaled(images)
+        for number, own in zip(numbers, images.split([len(part) for part in parts]), strict=True):
+            take_away(own, self.backgrounds[number])
+        return images
 
     def play(self, task: str, obs: Shaped[Tensor, "batch ..."]) -> Output:
         """Scores of one task's own actions, in the task's own order, and features.
