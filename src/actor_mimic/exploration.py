@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 
-def best_actions(scores: Float[np.ndarray, "n a"]) -> Int64[np.ndarray, " n"]:
+def spread_argmax(scores: Float[np.ndarray, "n a"]) -> Int64[np.ndarray, " n"]:
     """The action of the highest score in each row; among equal ones each row has its own favourite.
 
     Row i prefers action i mod a, then the next ones in their cyclic order. Outputs that begin at

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from actor_mimic.exploration import best_actions, epsilon_greedy
+from actor_mimic.exploration import epsilon_greedy, spread_argmax
 
 
 def make_rng() -> np.random.Generator:
@@ -14,12 +14,12 @@ def make_rng() -> np.random.Generator:
 
 def test_the_highest_score_wins_in_every_row_and_equal_ones_are_shared_out() -> None:
     alone = np.float32([[0, 1, 3, 2], [3, 0, 1, 2], [0, 1, 2, 3], [-3, -1, -2, -4], [1, 2, 0, 0]])
-    assert best_actions(alone).tolist() == [2, 0, 3, 1, 1]
+    assert spread_argmax(alone).tolist() == [2, 0, 3, 1, 1]
 
     # Row i looks at its actions in the order i, i + 1, ..., back to 0.
-    assert best_actions(np.zeros((7, 3), np.float32)).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert spread_argmax(np.zeros((7, 3), np.float32)).tolist() == [0, 1, 2, 0, 1, 2, 0]
     tied = np.float32([[0, 1, 1], [1, 0, 1], [1, 1, 0], [1, 0, 1], [1, 0, 1]])
-    assert best_actions(tied).tolist() == [1, 2, 0, 0, 2]
+    assert spread_argmax(tied).tolist() == [1, 2, 0, 0, 2]
 
 
 def test_epsilon_0_keeps_every_action_and_returns_a_new_array() -> None:

@@ -11,7 +11,7 @@ from actor_mimic.compute import Compute
 from actor_mimic.config import ExpertConfig, NetworkConfig, TransferConfig
 from actor_mimic.envs.make import make_envs
 from actor_mimic.envs.vector_step import VectorEnv
-from actor_mimic.exploration import best_actions
+from actor_mimic.exploration import spread_argmax
 from actor_mimic.learner_config import DQNConfig, PQNConfig
 from actor_mimic.learners.dqn import DQNLearner
 from actor_mimic.learners.optimizers import make_optimizer
@@ -207,7 +207,7 @@ class PQNState:
         store = self._trajectories
         store.obs[time] = self._rollout.observations  # before `recv` overwrites them
         scores = self._workers.infer(lambda obs: self._learner.forward(obs).scores, store.obs[time])
-        self._rollout.send(best_actions(scores.cpu().numpy()), epsilon)
+        self._rollout.send(spread_argmax(scores.cpu().numpy()), epsilon)
         store.values[time] = scores.amax(dim=1)
         (transition,) = self._rollout.recv()
         store.actions[time] = transition.actions
@@ -324,7 +324,7 @@ class DQNState:
     def _greedy(self) -> Int64[Any, " envs"]:
         obs = self._rollout.observations.to(self._device)
         network = self._learner.working.network
-        return best_actions(
+        return spread_argmax(
             self._workers.infer(lambda rows: network(rows).scores, obs).cpu().numpy()
         )
 
