@@ -57,6 +57,16 @@ class DQNConfig:
     exploration_fraction: float = 0.1
     max_gradient_norm: float = 10.0
 
+    @property
+    def turns_per_update(self) -> int:
+        """Steps of all environments together that one update waits for."""
+        return max(1, self.update_every_steps // self.num_envs)
+
+    @property
+    def updates_per_turn(self) -> int:
+        """Updates to one step of all environments together, where it is worth several."""
+        return max(1, self.num_envs // self.update_every_steps)
+
 
 ALGORITHMS: dict[str, type[PQNConfig] | type[DQNConfig]] = {"pqn": PQNConfig, "dqn": DQNConfig}
 

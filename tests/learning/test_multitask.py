@@ -52,6 +52,21 @@ def bandit(task: str, rewards: list[list[float]], **changes: object) -> ProbeEnv
     return ProbeEnvs(moves, starts=starts, task=task, **changes)
 
 
+@pytest.mark.parametrize(("every", "updates"), [(32, 1), (16, 2), (4, 8), (1, 32)])
+def test_an_update_for_every_so_many_steps_of_each(every, updates):
+    """16 environments of each task, of whose 128 steps the first 96 are only collected."""
+    envs = [bandit("probe", PAYS), bandit("other", COSTS)]
+    config = MultitaskDQNConfig(
+        tasks=("probe", "other"), steps_per_task=128, learner=dqn(update_every_steps=every)
+    )
+    state = MultitaskDQNState(config, CPU, envs)
+    state.start()
+    while state.steps < state.total_steps:
+        state.advance()
+
+    assert (state.steps, state.updates) == (256, updates)
+
+
 PAYS, COSTS = [[0.5, 0.0], [0.0, -0.5]], [[-0.25, 0.25], [0.25, 0.5]]
 
 

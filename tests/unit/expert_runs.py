@@ -25,7 +25,7 @@ def network_of(spec, num_outputs=2, seed=0):
     return network
 
 
-def make_run(path, *, seed=0, kind="expert"):
+def make_run(path, *, seed=0, kind="expert", plays=CARTPOLE):
     """A run as `train-expert` leaves it, but for the training."""
     config = build_config("expert", {"task": CARTPOLE, "seed": seed, "exploration_fraction": 0.5})
     network = network_of(TorsoSpec("mlp", (4,), 0.5, "all"), seed=seed)
@@ -38,7 +38,7 @@ def make_run(path, *, seed=0, kind="expert"):
             state={},
             manifest={
                 "kind": kind,
-                "tasks": {CARTPOLE: [f"{CARTPOLE}/0", f"{CARTPOLE}/1"]},
+                "tasks": {plays: [f"{plays}/0", f"{plays}/1"]},
                 "network": network.to_json(),
                 "config": to_json(config),
                 "protocol": "paper",

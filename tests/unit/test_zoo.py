@@ -241,6 +241,16 @@ def test_only_experts_of_runs_are_shipped(empty_zoo, tmp_path):
     assert not empty_zoo.exists()
 
 
+def test_a_module_that_a_run_names_is_not_imported(empty_zoo, tmp_path, monkeypatch):
+    (tmp_path / "evil_module.py").write_text("raise SystemExit('it was imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    run = make_run(tmp_path / "run", plays="gym:evil_module:CartPole-v1")
+
+    with pytest.raises(DataError, match="whose module would be imported"):
+        ship(run)
+    assert not empty_zoo.exists()
+
+
 def test_scores_of_other_weights_are_refused(zoo):
     path = zoo / NAME / "scores.json"
     content = json.loads(path.read_text())

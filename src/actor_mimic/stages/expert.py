@@ -272,12 +272,11 @@ class DQNState:
         settings = self._settings
         metrics: dict[str, Tensor | float] = {}
         epsilon = epsilon_at(settings, self.steps, self.total_steps)
-        every, envs = settings.update_every_steps, self._rollout.num_envs
-        for turn in range(max(1, every // envs)):
+        for turn in range(settings.turns_per_update):
             self._rollout.send(self._greedy(), epsilon)
             # Updates run beside the emulators, on what the replay held before this step.
             if turn == 0 and self._replay.steps_added >= settings.learning_starts_steps:
-                for _ in range(max(1, envs // every)):
+                for _ in range(settings.updates_per_turn):
                     metrics |= self._update()
             (transition,) = self._rollout.recv()
             add_transition(self._replay, transition)

@@ -76,15 +76,16 @@ class MultitaskDQNState:
         self._games.rollout.start()
 
     def advance(self) -> dict[str, Tensor | float]:
-        """As many steps of each task as one update waits for, and the update."""
+        """As many steps as one update waits for, and the update; or one step, and its updates."""
         settings = self._settings
         metrics: dict[str, Tensor | float] = {}
         epsilon = epsilon_at(settings, self.steps, self.total_steps)
-        for turn in range(settings.update_every_steps // settings.num_envs):
+        for turn in range(settings.turns_per_update):
             self._games.rollout.send(self._greedy(), epsilon)
-            # The update runs beside the emulators, on what the replays held before this step.
+            # Updates run beside the emulators, on what the replays held before this step.
             if turn == 0 and self._games.steps_of_each >= settings.learning_starts_steps:
-                metrics |= self._update()
+                for _ in range(settings.updates_per_turn):
+                    metrics |= self._update()
             self._games.receive()
         return {**metrics, "epsilon": epsilon, "learning_rate": settings.learning_rate}
 

@@ -41,7 +41,7 @@ from actor_mimic.storage.shipped import (
 )
 from actor_mimic.storage.staging import check_finite, put_in_place, write_manifest
 from actor_mimic.storage.tensor_files import write_tensor_file
-from actor_mimic.teachers.own import load_teacher
+from actor_mimic.teachers.own import load_teacher, tasks_in_file
 
 # No run evaluates with this seed by chance. A checkpoint that was chosen by its evaluations would
 # otherwise be measured on the very games that it was chosen by.
@@ -196,7 +196,7 @@ def _source(checkpoint: Checkpoint) -> tuple[Path, str]:
             f"{checkpoint.path}: expected an expert of one task, got a {checkpoint.kind} of "
             f"{', '.join(checkpoint.tasks)}"
         )
-    (task,) = checkpoint.tasks
+    (task,) = tasks_in_file(checkpoint)
     return checkpoint.run, task
 
 
