@@ -315,8 +315,15 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def require_memory(needed_bytes: int, purpose: str) -> None:
+def require_memory(
+    needed_bytes: int, purpose: str, settings: str = "replay_capacity_steps"
+) -> None:
     """Refuses what cannot fit, before hours are spent on it.
+
+    Args:
+        needed_bytes: of main memory.
+        purpose: what for.
+        settings: which would make it less.
 
     Raises:
         ConfigError: if less than the needed bytes (and a tenth more) are free.
@@ -325,5 +332,5 @@ def require_memory(needed_bytes: int, purpose: str) -> None:
     if needed_bytes * 1.1 > available:
         raise ConfigError(
             f"{purpose} needs {needed_bytes / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are "
-            "free; choose a smaller replay_capacity_steps"
+            f"free; choose a smaller {settings}"
         )

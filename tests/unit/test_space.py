@@ -2,8 +2,11 @@
 
 import pytest
 
+from actor_mimic import compute
+from actor_mimic.compute import Compute
 from actor_mimic.config import build_config
-from actor_mimic.stages.space import disk_bytes
+from actor_mimic.errors import ConfigError
+from actor_mimic.stages.space import disk_bytes, foresee_memory
 
 KB = 1000
 TASK = "gym:CartPole-v1"
@@ -38,3 +41,28 @@ def test_a_student_has_a_replay_for_each_task():
     config = build_config("distill", values)
 
     assert disk_bytes(config, KB, 14 * KB) == 12 * KB + 7 * KB
+
+
+# An observation of CartPole is 4 numbers of 4 bytes, and as many as the network reads it.
+@pytest.mark.parametrize(
+    ("stage", "settings", "needed", "named"),
+    [
+        ("expert", {"num_envs": 2000, "rollout_steps": 64}, 2000 * 64 * 16, "num_envs or rollout"),
+        ("expert", {"num_envs": 32, "minibatch_size": 1024}, 1024 * 32, "minibatch_size"),
+        ("expert", {"algorithm": "dqn", "batch_size": 4096}, 2 * 4096 * 32, "batch_size"),
+        ("multitask-dqn", {"batch_size": 4096}, 2 * 2 * 4096 * 32, "batch_size"),
+        ("distill", {"batch_size_per_task": 4096}, 2 * 4096 * 32, "batch_size_per_task"),
+        # Hidden layers of 1280: 4 x 1280, 1280 x 1280, 1280 x 2, their biases and norms.
+        ("expert", {"width": 10.0}, 16 * (4 * 1280 + 1280**2 + 2 * 1280 + 6 * 1280 + 2), "width"),
+    ],
+)
+def test_memory_by_hand(stage, settings, needed, named, monkeypatch):
+    tasks = {"task": TASK} if stage == "expert" else {"tasks": (TASK, "gym:Acrobot-v1")}
+    config = build_config(stage, tasks | settings)
+    cpu = Compute("cpu", "float32", 1)
+
+    monkeypatch.setattr(compute, "available_memory_bytes", lambda: 1.1 * needed)
+    foresee_memory(config, cpu)
+    monkeypatch.setattr(compute, "available_memory_bytes", lambda: 1.1 * needed - 1)
+    with pytest.raises(ConfigError, match=f"smaller {named}"):
+        foresee_memory(config, cpu)

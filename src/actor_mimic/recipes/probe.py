@@ -199,7 +199,7 @@ def _stand_in(
     )
     try:
         q_network = QNetwork(
-            torso_spec(network, env),
+            torso_spec(network, observation_shape(env)),
             len(env.action_names),
             generator=torch_generator(0, task, "probe"),
         )

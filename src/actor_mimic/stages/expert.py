@@ -39,12 +39,11 @@ def observation_shape(env: VectorEnv) -> tuple[int, ...]:
     return (env.stack_size, *env.frame_shape)
 
 
-def torso_spec(config: NetworkConfig, env: VectorEnv) -> TorsoSpec:
-    """The torso that a configuration asks for, on a task's observations.
+def torso_spec(config: NetworkConfig, shape: tuple[int, ...]) -> TorsoSpec:
+    """The torso that a configuration asks for, on observations of a shape.
 
     Only images are centred: a configuration that asks for it suits vectors too.
     """
-    shape = observation_shape(env)
     kind = config.network
     if kind == "auto":
         kind = "mlp" if len(shape) == 1 else "nature"
@@ -71,7 +70,7 @@ def fresh_network(config: ExpertConfig | TransferConfig, env: VectorEnv) -> QNet
     """
     learner = config.learner
     network = QNetwork(
-        torso_spec(config.network, env),
+        torso_spec(config.network, observation_shape(env)),
         len(env.action_names),
         num_quantiles=learner.num_quantiles if isinstance(learner, DQNConfig) else 1,
         generator=torch_generator(config.seed, config.task, "network"),

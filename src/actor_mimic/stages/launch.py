@@ -27,7 +27,7 @@ from actor_mimic.stages.measure import measure, score_values
 from actor_mimic.stages.multitask_dqn import MultitaskDQNState
 from actor_mimic.stages.players import load_each_once, player_when_asked
 from actor_mimic.stages.references import References
-from actor_mimic.stages.space import foresee_storage
+from actor_mimic.stages.space import foresee_memory, foresee_storage
 from actor_mimic.stages.stage_run import (
     Launch,
     final_measuring,
@@ -62,6 +62,7 @@ def run_expert(config: ExpertConfig, launch: Launch) -> Iterator[Record]:
         if run.complete:
             return
         compute.start()
+        foresee_memory(config, compute)
         env = make_task_envs(config, compute)
         state = expert_state(config, compute, env, fresh_network(config, env))
         manifest = {"kind": "expert"}
@@ -86,6 +87,7 @@ def run_transfer(
         if run.complete:
             return
         compute.start()
+        foresee_memory(config, compute)
         env = make_task_envs(config, compute)
         network, origins = transfer_network(config, env, parent)
         state = expert_state(config, compute, env, network)
@@ -116,6 +118,7 @@ def run_distill(
         if run.complete:
             return
         compute.start()
+        foresee_memory(config, compute)
         state = DistillState(config, compute, load_each_once(config.tasks, teachers, compute))
         references = References()
         try:
@@ -159,6 +162,7 @@ def run_multitask_dqn(config: MultitaskDQNConfig, launch: Launch) -> Iterator[Re
         if run.complete:
             return
         compute.start()
+        foresee_memory(config, compute)
         envs = make_all_envs(config, config.learner.num_envs, compute)
         state = MultitaskDQNState(config, compute, envs)
         foresee_storage(config, state, run, launch.notice)

@@ -27,7 +27,7 @@ from actor_mimic.seeding import (
     restore_generator,
     torch_generator,
 )
-from actor_mimic.stages.expert import torso_spec
+from actor_mimic.stages.expert import observation_shape, torso_spec
 from actor_mimic.stages.replays import add_transition, make_replays
 from actor_mimic.stages.training import RecentEpisodes, Snapshot
 
@@ -168,7 +168,7 @@ def fresh_student(
     """
     shapes = [env.frame_shape for env in envs]
     return Student(
-        torso_spec(config.network, envs[0]),
+        torso_spec(config.network, observation_shape(envs[0])),
         {env.task: env.action_names for env in envs},
         generator=torch_generator(config.seed, "student"),
         head=config.head,

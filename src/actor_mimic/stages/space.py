@@ -1,14 +1,60 @@
 """How much memory and disk a learning stage will take, said and checked before it begins."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
-from actor_mimic.config import Config, to_json
+from actor_mimic.compute import Compute, require_memory
+from actor_mimic.config import Config, DistillConfig, MultitaskDQNConfig, to_json
+from actor_mimic.envs.make import describe_task
+from actor_mimic.learner_config import PQNConfig
+from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.stages.expert import torso_spec
 from actor_mimic.stages.session import KEEP_LAST
 from actor_mimic.stages.training import LearningState
 from actor_mimic.storage.run_dir import RunDir
 
 # Beside the weights, a checkpoint has two moments of each and, of a DQN, a second network.
 COPIES_OF_WEIGHTS = 4
+
+
+def foresee_memory(config: Config, compute: Compute) -> None:
+    """Refuses environments, batches and networks that cannot fit, before there are any.
+
+    What is counted is a lower bound: the observations of a rollout or of a batch, raw and as the
+    network reads them, and the weights with what their optimiser keeps. Replays are counted where
+    they are made.
+
+    Raises:
+        ConfigError: naming the settings to lower.
+        UsageError, UnavailableError: if there is no such task.
+    """
+    if compute.device != "cpu":
+        return  # the GPU's own memory holds all that
+    for settings, purpose, needed_bytes in _needs(config):
+        require_memory(needed_bytes, purpose, settings)
+
+
+def _needs(config: Config) -> Iterator[tuple[str, str, int]]:
+    several = isinstance(config, DistillConfig | MultitaskDQNConfig)
+    tasks = config.tasks if several else (config.task,)
+    shape, actions = describe_task(tasks[0])
+    raw = math.prod(shape) * (1 if len(shape) > 1 else 4)
+    read = raw + 4 * math.prod(shape)
+    if isinstance(config, DistillConfig):
+        examples = config.batch_size_per_task * len(tasks)
+        yield "batch_size_per_task", "a batch", examples * read
+    elif isinstance(config.learner, PQNConfig):
+        learner = config.learner
+        steps = learner.num_envs * learner.rollout_steps
+        yield "num_envs or rollout_steps", "a rollout of all environments", steps * raw
+        yield "minibatch_size", "a minibatch", learner.minibatch_size * read
+    else:
+        # With what each example leads to.
+        yield "batch_size", "a batch", 2 * config.learner.batch_size * len(tasks) * read
+    network = QNetwork(torso_spec(config.network, shape), len(actions), generator=None)
+    # Weights, their gradients, and two moments of each, in float32.
+    count = sum(parameter.numel() for parameter in network.parameters())
+    yield "width", "a network of that width", 4 * 4 * count
 
 
 def foresee_storage(
