@@ -48,7 +48,12 @@ def test_a_student_has_a_replay_for_each_task():
     ("stage", "settings", "needed", "named"),
     [
         ("expert", {"num_envs": 2000, "rollout_steps": 64}, 2000 * 64 * 16, "num_envs or rollout"),
-        ("expert", {"num_envs": 32, "minibatch_size": 1024}, 1024 * 32, "minibatch_size"),
+        (
+            "expert",
+            {"num_envs": 32, "rollout_steps": 256, "minibatch_size": 8192},
+            8192 * 32,
+            "minibatch_size",
+        ),
         ("expert", {"algorithm": "dqn", "batch_size": 4096}, 2 * 4096 * 32, "batch_size"),
         ("multitask-dqn", {"batch_size": 4096}, 2 * 2 * 4096 * 32, "batch_size"),
         ("distill", {"batch_size_per_task": 4096}, 2 * 4096 * 32, "batch_size_per_task"),
