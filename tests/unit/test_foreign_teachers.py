@@ -293,8 +293,11 @@ def functions(tmp_path, monkeypatch):
         "def narrow(obs): return obs[:, :1]\n"
         "def broken(obs): return obs[:, :2] * np.nan\n"
         "def text(obs): return 'left'\n"
+        "def failing(obs): return {}['key']\n"
+        "def huge(obs): return obs[:, :2], np.full((len(obs), 2), 1e5)\n"
         "number = 3\n"
     )
+    (tmp_path / "not_python.py").write_text("def f(obs:\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield
@@ -333,12 +336,22 @@ def test_a_function_without_features_teaches_scores_alone(tmp_path):
 
 
 @pytest.mark.usefixtures("functions")
+def test_features_too_large_for_the_replay_are_refused_and_not_made_infinite(tmp_path):
+    teacher = teacher_argument("my_agents:huge", VECTOR_TASK, tmp_path / "run")
+
+    with pytest.raises(DataError, match=r"features up to 100000, .* up to 65,504"):
+        distilled(tmp_path / "run", {VECTOR_TASK: teacher})
+
+
+@pytest.mark.usefixtures("functions")
 @pytest.mark.parametrize(
     ("name", "error", "match"),
     [
         ("my_agents:narrow", DataError, r"scores of shape \(2, 2\), got \(2, 1\)"),
         ("my_agents:broken", DataError, "finite scores"),
         ("my_agents:text", DataError, "expected scores, got 'left'"),
+        ("my_agents:failing", DataError, r"KeyError: 'key' \(.*my_agents.py, line 11\)"),
+        ("not_python:f", UsageError, "cannot import not_python: SyntaxError"),
         ("my_agents:number", UsageError, "expected a function in my_agents, got 3"),
         ("my_agents:absent", UsageError, "got None"),
         ("no_such_module:f", UsageError, "cannot import no_such_module"),

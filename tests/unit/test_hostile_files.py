@@ -193,7 +193,7 @@ def test_two_names_for_the_same_bytes_are_refused(refused):
     refused(plain[:directory] + entry + again + bytes(tail), UnsafeError, "one after the other")
 
 
-def test_bombs_are_refused_before_they_are_expanded(refused):
+def test_bombs_are_refused_before_they_are_expanded(refused, monkeypatch):
     zeros = zipped({"policy.pth": bytes(64 << 20)}, zipfile.ZIP_DEFLATED)
     assert len(zeros) < 100_000
     refused(zeros, UnsafeError, "shrink to 1/100")
@@ -201,6 +201,17 @@ def test_bombs_are_refused_before_they_are_expanded(refused):
         {"data": bytes(64 << 20), "policy.pth": torch_file(state())}, zipfile.ZIP_DEFLATED
     )
     refused(beside, UnsafeError, "shrink to 1/100")
+    monkeypatch.setattr(archives, "ALWAYS_BYTES", 1 << 20)
+    # Each member shrinks to a fiftieth only, and all together are far more than the file.
+    dense = b"".join(bytes([index]) * 30 for index in np.random.default_rng(0).bytes(1 << 17))
+    mixed = zipped({"data": dense, "policy.pth": torch_file(state())}, zipfile.ZIP_DEFLATED)
+    assert 10 < len(dense) / len(mixed) < 100
+    refused(mixed, UnsafeError, "bytes in all members")
+    monkeypatch.undo()
+    # What cannot be weights by its first bytes is not expanded for the rest.
+    monkeypatch.setattr(archives, "_read", lambda *_: pytest.fail("it was expanded"))
+    refused(zipped({"policy.pth": b"\x80\x02" + dense}), UnsafeError, "zip format")
+    monkeypatch.undo()
     many = zipped({f"m{index}": b"" for index in range(20_000)})
     refused(many, UnsafeError, "at most 8192 members")
     hidden = zipped({"policy.pth": many}, zipfile.ZIP_DEFLATED)

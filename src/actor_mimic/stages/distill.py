@@ -264,7 +264,7 @@ class DistillState:
         action_map = self.network.action_maps[self.config.tasks[index]]
         labels = {"label_scores": action_map.scatter(output.scores).cpu()}
         if self.config.feature_weight:
-            labels["label_features"] = output.features.half().cpu()
+            labels["label_features"] = _halved(self.teachers[index].task, output.features).cpu()
         return labels
 
     def _learn(self) -> dict[str, Tensor]:
@@ -289,6 +289,24 @@ class DistillState:
 
 def _best(scores: Float[Tensor, "envs actions"]) -> Int64[np.ndarray, " envs"]:
     return scores.argmax(dim=1).cpu().numpy()
+
+
+def _halved(
+    task: str, features: Float[Tensor, "envs features"]
+) -> Float[Tensor, "envs features"]:
+    """Features as the replay stores them, in 16 bits.
+
+    Raises:
+        DataError: if one is too large for that.
+    """
+    halved = features.half()
+    if not bool(torch.isfinite(halved).all()):
+        raise DataError(
+            f"the teacher of {task} gives features up to {features.abs().max():g}, and the replay "
+            f"holds them up to {torch.finfo(torch.float16).max:,.0f}: let it give smaller ones, or "
+            "set feature_weight=0"
+        )
+    return halved
 
 
 def default_samples_per_step(envs: Sequence[VectorEnv]) -> float:

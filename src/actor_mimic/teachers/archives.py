@@ -32,7 +32,10 @@ MAX_FILE_BYTES = 1 << 30
 MAX_WEIGHTS_BYTES = 512 << 20  # once decoded, and in the file that they are decoded from
 MAX_MEMBERS = 1024
 MAX_SIGNATURES = 8 * MAX_MEMBERS  # of members in the whole file, archives inside it included
-MAX_RATIO = 100  # deflate reaches 1,000 on zeros; weights hardly shrink at all
+MAX_RATIO = 100  # of one member: deflate reaches 1,000 on zeros, text a tenth of that
+# Of all members together: weights hardly shrink at all, and those who write them do not try.
+MAX_TOTAL_RATIO = 4
+ALWAYS_BYTES = 64 << 20  # whatever the ratio
 MAX_HEADER_BYTES = 1 << 20  # of a pickle of tensors' shapes, or a safetensors header
 MAX_NAME = 200
 
@@ -137,10 +140,11 @@ def _open_zip(
         names = _check_members(path, archive, size)
         if "policy.pth" not in names:
             return "torch", _repack(path, archive, names)
+        where = path / "policy.pth"  # for messages only
+        start = _first_bytes(path, archive, "policy.pth")
+        if not start.startswith(_ZIP):
+            _unsafe(where, "a file of torch.save in its zip format", f"{start!r}")
         inner = _read(path, archive, "policy.pth", MAX_WEIGHTS_BYTES)
-    where = path / "policy.pth"  # for messages only
-    if not inner.startswith(_ZIP):
-        _unsafe(where, "a file of torch.save in its zip format", f"{inner[:9]!r}")
     # Where it was deflated, none of its members were seen in the bytes of the file.
     _check_signatures(where, inner.count(_MEMBER))
     with _zip(where, io.BytesIO(inner)) as archive:
@@ -191,8 +195,10 @@ def _check_members(path: Path, archive: zipfile.ZipFile, size: int) -> list[str]
                 f"members that shrink to 1/{MAX_RATIO} at most",
                 f"{where}, {member.file_size} bytes from {member.compress_size}",
             )
-    if sum(member.file_size for member in members) > MAX_FILE_BYTES:
-        _unsafe(path, f"at most {MAX_FILE_BYTES} bytes in all members", "more")
+    limit = min(MAX_FILE_BYTES, max(ALWAYS_BYTES, MAX_TOTAL_RATIO * size))
+    total = sum(member.file_size for member in members)
+    if total > limit:
+        _unsafe(path, f"at most {limit} bytes in all members", f"{total}")
     names = [member.filename for member in members]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -250,6 +256,14 @@ def _repack(path: Path, archive: zipfile.ZipFile, names: Iterable[str]) -> bytes
                 _check_pickle(path, content)
             clean.writestr(f"archive/{short}", content)
     return packed.getvalue()
+
+
+def _first_bytes(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        with archive.open(name) as member:
+            return member.read(9)
+    except Exception as error:
+        raise DataError(f"{path}: cannot read the member {name!r:.100}: {error}") from error
 
 
 def _read(path: Path, archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:

@@ -10,6 +10,7 @@ import inspect
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,8 +118,8 @@ def load_callable(name: str, task: str) -> CallableTeacher:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UsageError(f"{name}: cannot import {module_name}: {error}") from error
+    except Exception as error:  # whatever its first lines do
+        raise UsageError(f"{name}: cannot import {module_name}: {_told(error)}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
         raise UsageError(f"{name}: expected a function in {module_name}, got {function!r:.100}")
@@ -135,7 +136,7 @@ def load_callable(name: str, task: str) -> CallableTeacher:
     if source is not None:
         digest.update(Path(source).read_bytes())
     first = CallableTeacher(name, function, tasks, obs_shape, 0, False, digest.hexdigest())
-    given: Any = function(frames.numpy())
+    given = _call(first, frames)
     width = _part(first, "features", given[1], None).shape[1] if _is_pair(given) else 0
     teacher = CallableTeacher(
         name, function, tasks, obs_shape, width or len(tasks[task]), width > 0, digest.hexdigest()
@@ -146,10 +147,23 @@ def load_callable(name: str, task: str) -> CallableTeacher:
 
 def _ask(teacher: CallableTeacher, obs: Tensor) -> Output:
     (actions,) = teacher.tasks.values()
-    given = teacher.function(obs.cpu().numpy())
+    given = _call(teacher, obs)
     pair = given if _is_pair(given) else (given, given)
     scores = _part(teacher, "scores", pair[0], (len(obs), len(actions)))
     return Output(scores, _part(teacher, "features", pair[1], (len(obs), teacher.num_features)))
+
+
+def _call(teacher: CallableTeacher, obs: Tensor) -> Any:
+    try:
+        return teacher.function(obs.cpu().numpy())
+    except Exception as error:
+        raise DataError(f"{teacher.name}: the function failed: {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    """What went wrong in somebody's own code, and where."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
 
 
 def _is_pair(given: Any) -> bool:

@@ -6,7 +6,7 @@ Imports that need PyTorch wait until a verb runs, and until a foreign file has b
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -138,13 +138,26 @@ def teacher_argument(name: str, task: str, run_dir: Path) -> "TeacherSource":
     return checkpoint_argument(name)
 
 
+def check_foreign(names: Iterable[str]) -> None:
+    """Looks through those teachers that are files, before PyTorch is loaded for any of them.
+
+    Raises:
+        DataError, UnsafeError: naming the first that is damaged or dangerous.
+    """
+    from actor_mimic.teachers.archives import open_foreign
+
+    for name in names:
+        if not name.startswith(HUB) and Path(name).is_file():
+            open_foreign(Path(name).resolve())
+
+
 def _digest(name: str) -> str:
-    from actor_mimic.storage.durable import file_sha256
+    from actor_mimic.teachers.archives import open_foreign
 
     if name.startswith(HUB):
         # Of one commit: the name decides what is in the file.
         return hashlib.sha256(name.encode()).hexdigest()
-    return file_sha256(Path(name).resolve())
+    return open_foreign(Path(name).resolve()).sha256
 
 
 def check_features(teachers: Mapping[str, "TeacherSource"], feature_weight: float) -> None:

@@ -37,7 +37,7 @@ from actor_mimic.verbs.arguments import (
     named_value,
     notice,
 )
-from actor_mimic.verbs.foreign import check_features, teacher_argument
+from actor_mimic.verbs.foreign import check_features, check_foreign, teacher_argument
 from actor_mimic.verbs.settings import describe_recipe
 from actor_mimic.verbs.stage import Common, default_dir, print_config, read_stage, run_stage
 
@@ -115,8 +115,6 @@ class Distill:
 
     def run(self) -> int:
         """Does it; returns the exit code."""
-        from actor_mimic.stages.launch import run_distill
-
         if not self.teachers:
             raise UsageError("distill needs at least one teacher: TASK=CHECKPOINT")
         named = dict(named_value(text, "TASK=CHECKPOINT") for text in self.teachers)
@@ -129,6 +127,7 @@ class Distill:
         path = self.common.run_dir or default_dir("student", *named, config.seed)
         if self.common.print_config:
             return print_config(settings, path, self.common, None)
+        check_foreign(named.values())
         checkpoints = {t: teacher_argument(where, t, path) for t, where in named.items()}
         for task, checkpoint in checkpoints.items():
             if task not in checkpoint.tasks:
@@ -138,6 +137,8 @@ class Distill:
                     f"{did_you_mean(task, checkpoint.tasks)}"
                 )
         check_features(checkpoints, config.feature_weight)
+        from actor_mimic.stages.launch import run_distill
+
         return run_stage(run_distill, settings, path, "student", self.common, checkpoints)
 
 
