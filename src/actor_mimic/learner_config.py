@@ -12,9 +12,10 @@ _LEAST_SLOTS = _STACK_SIZE + 8  # of each environment; see `FrameReplay`
 
 @dataclass(frozen=True)
 class PQNConfig:
-    """Parallel Q-learning, with the values of Gallici et al. (2024).
+    """Parallel Q-learning (Gallici et al., 2024).
 
-    But for the number of environments (theirs is 128): half as many suit two cores.
+    The authors' Atari settings, but for the number of environments, the last epsilon, and a
+    learning rate that falls to zero (docs/deviations.md, 21 and 48).
     """
 
     num_envs: int = 64

@@ -136,6 +136,9 @@ def describe_scores(values: Mapping[str, Value]) -> str:
         games = _number(values.get(f"{task}/episodes"))
         if games is not None:
             text += f" ({games:.0f} games)"
+        claimed = _number(values.get(f"{task}/claimed"))
+        if claimed is not None:
+            text += f" (claimed {claimed:.1f}, drop {claimed - mean:.1f})"
         parts.append(text)
     return ", ".join(parts) or "no scores"
 

@@ -23,10 +23,12 @@ from actor_mimic.errors import (
     UnsafeError,
     UsageError,
 )
+from actor_mimic.progress import describe_scores
 from actor_mimic.protocols import protocol_named
 from actor_mimic.recipes.load import load_recipe
 from actor_mimic.report.aggregate import collect
 from actor_mimic.report.tables import score_rows, show_mean, show_score
+from actor_mimic.report.terminal import text_table
 from actor_mimic.stages.distill import DistillState
 from actor_mimic.stages.evaluate import play_games
 from actor_mimic.stages.launch import run_distill
@@ -110,8 +112,11 @@ def test_a_claimed_score_stands_beside_the_measured_one(tmp_path, agent):
     assert measured[f"{VECTOR_TASK}/claimed"] == 500.0
     assert measured[f"{VECTOR_TASK}/drop"] == pytest.approx(500.0 - mean)
     (row,) = score_rows(collect(tmp_path / "run"))
-    assert show_score(row.expert).endswith("(claimed 500.0)")
-    assert show_mean(row.expert) == f"{mean:.1f} (claimed 500.0)"
+    told = f" (claimed 500.0, drop {500 - mean:.1f})"
+    assert show_score(row.expert).endswith(told)
+    assert show_mean(row.expert) == f"{mean:.1f}{told}"
+    assert describe_scores(measured).endswith(told)
+    assert told in text_table(tmp_path / "run")
     assert "claimed" not in show_score(row.student)
     assert "claimed" not in show_score(row.random)
 

@@ -16,6 +16,7 @@ from actor_mimic.report.tables import (
     MISSING,
     OVER_SEEDS,
     ScoreRow,
+    show_claim,
     show_number,
     show_share,
     stage_name,
@@ -229,8 +230,8 @@ def commands(collection: Collection) -> list[str]:
 def _score_cell(score: Score | None) -> Cell:
     if score is None:
         return Cell(MISSING)
-    claim = "" if score.claimed is None else f" (claimed {show_number(score.claimed)})"
-    return Cell(show_number(score.mean), show_range(score.ci95, "number") + claim, f"{score.mean}")
+    small = show_range(score.ci95, "number") + show_claim(score)
+    return Cell(show_number(score.mean), small, f"{score.mean}")
 
 
 def _number_cell(value: float | None) -> Cell:

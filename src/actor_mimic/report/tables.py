@@ -204,16 +204,22 @@ def show_score(score: Score | None) -> str:
         return show_mean(score)
     low, high = score.ci95
     interval = f" [{show_number(low)}, {show_number(high)}]"
-    return f"{show_number(score.mean)}{interval}{_claim(score)}"
+    return f"{show_number(score.mean)}{interval}{show_claim(score)}"
 
 
 def show_mean(score: Score | None) -> str:
-    """``12.3``, or ``12.3 (claimed 14.0)`` of an import whose author said so."""
-    return MISSING if score is None else f"{show_number(score.mean)}{_claim(score)}"
+    """``12.3``, or ``12.3 (claimed 14.0, drop 1.7)`` of an import whose author said so."""
+    return MISSING if score is None else f"{show_number(score.mean)}{show_claim(score)}"
 
 
-def _claim(score: Score) -> str:
-    return "" if score.claimed is None else f" (claimed {show_number(score.claimed)})"
+def show_claim(score: Score) -> str:
+    """What was claimed, and by how much that is more; nothing where nothing was."""
+    return "" if score.claimed is None else claim(score.claimed, score.mean)
+
+
+def claim(claimed: float, mean: float) -> str:
+    """`` (claimed 14.0, drop 1.7)``."""
+    return f" (claimed {show_number(claimed)}, drop {show_number(claimed - mean)})"
 
 
 def show_number(value: float | None) -> str:

@@ -291,9 +291,7 @@ def _best(scores: Float[Tensor, "envs actions"]) -> Int64[np.ndarray, " envs"]:
     return scores.argmax(dim=1).cpu().numpy()
 
 
-def _halved(
-    task: str, features: Float[Tensor, "envs features"]
-) -> Float[Tensor, "envs features"]:
+def _halved(task: str, features: Float[Tensor, "envs features"]) -> Float[Tensor, "envs features"]:
     """Features as the replay stores them, in 16 bits.
 
     Raises:

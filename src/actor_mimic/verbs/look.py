@@ -30,6 +30,8 @@ from actor_mimic.verbs.arguments import (
 )
 
 if TYPE_CHECKING:
+    from actor_mimic.compute import Compute
+    from actor_mimic.stages.run_films import RunFilms
     from actor_mimic.storage.checkpoint import Checkpoint
 
 
@@ -76,7 +78,7 @@ class Evaluate:
         from actor_mimic.protocols import protocol_named
         from actor_mimic.stages.evaluate import evaluation_json
         from actor_mimic.stages.films import Rules
-        from actor_mimic.stages.measure import Measuring
+        from actor_mimic.stages.measure import Measuring, claimed_score
         from actor_mimic.stages.players import player_of
         from actor_mimic.stages.run_films import FILM_STEPS, FILMS, RunFilms
         from actor_mimic.storage.shipped import RANDOM
@@ -120,17 +122,16 @@ class Evaluate:
         name = self.checkpoint if checkpoint is None else checkpoint.name
         shown = 1.0 if checkpoint is None else epsilon
         result = evaluation_json(name, protocol, shown, {task: played[task] for task in tasks})
+        claimed = None if checkpoint is None else claimed_score(checkpoint)
+        if claimed is not None:
+            result["claimed_score"] = claimed
         if self.json:
             print(json.dumps(result))
         else:
             print(_score_table(result))
         if self.films and checkpoint is not None and run is not None:
             rules = Rules(protocol, epsilon, self.seed, FILM_STEPS)
-            films = RunFilms(run, checkpoint, tasks, rules)
-            missing = films.missing()
-            with StageProgress("films", len(missing) * FILM_STEPS) as progress:
-                for record in films.make(missing, compute, stop=stop):
-                    progress.show(record)
+            _film(RunFilms(run, checkpoint, tasks, rules), compute, stop)
             notice(f"films: {run / FILMS}")
         return 0
 
@@ -279,6 +280,17 @@ class Doctor:
         return 0
 
 
+def _film(films: "RunFilms", compute: "Compute", stop: Stop) -> None:
+    """Makes those that are missing."""
+    from actor_mimic.progress import StageProgress
+    from actor_mimic.stages.run_films import FILM_STEPS
+
+    missing = films.missing()
+    with StageProgress("films", len(missing) * FILM_STEPS) as progress:
+        for record in films.make(missing, compute, stop=stop):
+            progress.show(record)
+
+
 def _kept_scores(checkpoint: "Checkpoint") -> list[dict[str, Any]]:
     """What its run, or the zoo, measured of exactly these weights; empty if nothing."""
     from actor_mimic.storage.run_dir import read_run_json
@@ -308,7 +320,9 @@ def _figures(result: dict[str, Any]) -> dict[str, Any]:
         task: {name: value for name, value in scores.items() if name != "scores"}
         for task, scores in result["tasks"].items()
     }
-    return {"protocol": result["protocol"], "epsilon": result["epsilon"], "tasks": tasks}
+    named = {"protocol": result["protocol"], "epsilon": result["epsilon"], "tasks": tasks}
+    claimed = result.get("claimed_score")
+    return named if claimed is None else named | {"claimed_score": claimed}
 
 
 def _score_table(result: dict[str, Any]) -> str:
@@ -317,11 +331,14 @@ def _score_table(result: dict[str, Any]) -> str:
     Raises:
         KeyError, TypeError, ValueError, IndexError: if it is not what was once written.
     """
+    from actor_mimic.report.tables import claim
+
     lines = [
         f"protocol {printable(result['protocol'])}, epsilon {result['epsilon']:g}",
         f"{'task':22}{'games':>6}{'mean':>12}{'stderr':>10}{'median':>12}{'human':>8}"
         "  95 % interval",
     ]
+    claimed = result.get("claimed_score")
     for task, scores in result["tasks"].items():
         interval, stderr, human = scores["ci95"], scores["stderr"], scores["human_normalised"]
         lines.append(
@@ -329,5 +346,6 @@ def _score_table(result: dict[str, Any]) -> str:
             f"{'-' if stderr is None else format(stderr, '.1f'):>10}{scores['median']:12.1f}"
             f"{'-' if human is None else format(human, '.0%'):>8}"
             f"  {'-' if interval is None else f'[{interval[0]:.1f}, {interval[1]:.1f}]'}"
+            f"{'' if claimed is None else claim(claimed, scores['mean'])}"
         )
     return "\n".join(lines)
