@@ -9,11 +9,12 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from saving import names, numbers, save, segment, segments
+from saving import ignore, names, numbers, save, segment, segments
 
 from actor_mimic.errors import DataError, DivergenceError
 from actor_mimic.storage import durable
 from actor_mimic.storage.checkpoint import (
+    newest_valid,
     read_best,
     read_checkpoint,
     resolve_checkpoint,
@@ -224,6 +225,20 @@ def test_resolve(tmp_path):
     damaged = []
     assert resolve_checkpoint(run, on_damaged=lambda path, _: damaged.append(path.name)).step == 2
     assert damaged == [checkpoint_name(3)]
+
+
+def test_whoever_wants_the_weights_does_not_wait_for_the_replay(tmp_path):
+    newest = save(tmp_path / "checkpoints", 2, replay_segments={"a": segment(1)}).path
+    (name,) = read_checkpoint(newest).manifest["segments"]
+    content = bytearray((newest / name).read_bytes())
+    content[-1] ^= 1
+    (newest / name).write_bytes(content)
+
+    assert resolve_checkpoint(tmp_path).step == resolve_checkpoint(newest).step == 2
+    with pytest.raises(DataError, match="sha256"):
+        read_checkpoint(newest)
+    with pytest.raises(DataError, match="damaged"):  # a run that would go on from it
+        newest_valid(tmp_path / "checkpoints", ignore)
 
 
 def test_resolve_says_what_was_expected_and_what_came(tmp_path):

@@ -232,12 +232,14 @@ def write_checkpoint(
     return read_checkpoint(target, verify=False)
 
 
-def read_checkpoint(path: Path, *, verify: bool = True) -> Checkpoint:
+def read_checkpoint(path: Path, *, verify: bool = True, replay: bool = True) -> Checkpoint:
     """Open a checkpoint directory.
 
     Args:
         path: the directory with MANIFEST.json.
-        verify: hash every file; otherwise only names, sizes and headers are checked.
+        verify: hash its files; otherwise only names, sizes and headers are checked.
+        replay: hash the segments of the replay as well, which may be gigabytes; whoever only plays
+            or starts from the weights has no need of them.
 
     Raises:
         DataError: naming the file, what was expected and what came.
@@ -246,16 +248,20 @@ def read_checkpoint(path: Path, *, verify: bool = True) -> Checkpoint:
     named = step_of(path.name)
     if named not in (None, manifest["step"]):
         raise DataError(f"{path / MANIFEST}: expected step {named}, got {manifest['step']}")
-    check_files(path, manifest, hashed=frozenset(manifest["files"] if verify else ()))
+    hashed = frozenset(manifest["files"] if verify else ())
+    check_files(path, manifest, hashed=hashed if replay else hashed - {*manifest["segments"]})
     return Checkpoint(path, manifest)
 
 
-def newest_valid(directory: Path, on_damaged: Callable[[Path, str], None]) -> Checkpoint | None:
+def newest_valid(
+    directory: Path, on_damaged: Callable[[Path, str], None], *, replay: bool = True
+) -> Checkpoint | None:
     """Open the newest checkpoint that is whole.
 
     Args:
         directory: the run's ``checkpoints``.
         on_damaged: is told of each one passed over, and why.
+        replay: as of `read_checkpoint`.
 
     Returns:
         None only if there are no checkpoints at all: a run whose checkpoints are all damaged is
@@ -267,7 +273,7 @@ def newest_valid(directory: Path, on_damaged: Callable[[Path, str], None]) -> Ch
     found = find_checkpoints(directory)
     for path in reversed(found):
         try:
-            return read_checkpoint(path)
+            return read_checkpoint(path, replay=replay)
         except DataError as error:
             on_damaged(path, str(error))
     if found:
@@ -281,7 +287,9 @@ def resolve_checkpoint(
     which: Literal["newest", "best"] = "newest",
     on_damaged: Callable[[Path, str], None] | None = None,
 ) -> Checkpoint:
-    """Open what a user named as a checkpoint.
+    """Open what a user named as a checkpoint, for its weights.
+
+    Its replay, if it has one, is not hashed.
 
     Args:
         path: a checkpoint directory, a run with ``checkpoints``, or ``zoo:NAME``.
@@ -298,7 +306,7 @@ def resolve_checkpoint(
         came = "a file" if path.exists() else "nothing of that name"
         raise DataError(f"{path}: expected a run or a checkpoint directory, got {came}")
     if os.path.lexists(path / MANIFEST):
-        return read_checkpoint(path)
+        return read_checkpoint(path, replay=False)
     checkpoints = path / "checkpoints"
     if not checkpoints.is_dir():
         raise DataError(
@@ -311,8 +319,8 @@ def resolve_checkpoint(
         best = read_best(path)
         if best is None:
             raise DataError(f"{path}: expected {BEST}, but this run has not been evaluated yet")
-        return read_checkpoint(checkpoints / checkpoint_name(best.step))
-    newest = newest_valid(checkpoints, on_damaged or _warn)
+        return read_checkpoint(checkpoints / checkpoint_name(best.step), replay=False)
+    newest = newest_valid(checkpoints, on_damaged or _warn, replay=False)
     if newest is None:
         raise DataError(f"{checkpoints}: expected a checkpoint, but this run has none yet")
     return newest
