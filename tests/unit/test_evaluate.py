@@ -23,10 +23,12 @@ CARTPOLE = "gym:CartPole-v1"
     ("episodes", "quotas"),
     [
         (30, [1] * 30),
-        (34, [2, 2] + [1] * 30),
+        (32, [1] * 32),
+        (33, [2] * 16 + [1]),
+        (34, [2] * 17),
         (3, [1, 1, 1]),
         (1, [1]),
-        (100, [4] * 4 + [3] * 28),
+        (100, [4] * 25),
     ],
 )
 def test_every_environment_has_its_quota(episodes, quotas):
@@ -145,18 +147,18 @@ def test_environments_are_closed_once_whatever_happens(how, monkeypatch):
 
 
 def test_a_policy_is_asked_only_where_games_of_a_quota_go_on():
-    """Environments 0 and 1 play two games each, the others one."""
+    """Environments 0 to 15 play two games each, the last one a single one."""
     asked = []
 
     def act(obs):
         asked.append(len(obs[CARTPOLE]))
         return push_right(obs)
 
-    _, scores = play(34, act=act, epsilon=0.0)
+    _, scores = play(33, act=act, epsilon=0.0)
 
-    assert asked[:8] == [32] * 8  # nobody falls sooner
+    assert asked[:8] == [17] * 8  # nobody falls sooner
     assert asked == sorted(asked, reverse=True)
-    assert asked[12:16] == [2] * 4  # all first games are over, no second one can be
+    assert asked[12:16] == [16] * 4  # all first games are over, no second one can be
     assert sum(asked) == sum(scores.scores)  # every step of every game that counts, and no other
 
 

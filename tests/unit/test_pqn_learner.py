@@ -219,8 +219,9 @@ def test_images_come_back_as_they_went_in_and_lie_channels_last():
     images = torch.from_numpy(rng.integers(256, size=(3, 2, 4, 5, 6), dtype=np.uint8))
     rollout = Trajectories(3, 2, images[0], "cpu")
     for time, obs in enumerate(images):
-        rollout.obs[time] = obs
+        rollout.put_observations(time, obs)
 
+    assert torch.equal(rollout.obs, images)
     drawn = rollout.observations(torch.tensor([5, 0, 3]))
 
     assert torch.equal(drawn, images.flatten(0, 1)[[5, 0, 3]])

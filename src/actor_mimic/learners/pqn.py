@@ -23,6 +23,7 @@ from actor_mimic.learners.gradient_step import (
 )
 from actor_mimic.losses import lambda_regression_loss
 from actor_mimic.networks.q_network import Output, QNetwork
+from actor_mimic.networks.torsos import channels_last
 from actor_mimic.networks.working_copy import WorkingCopy
 from actor_mimic.returns import lambda_returns
 from actor_mimic.seeding import generator_state, restore_generator
@@ -83,6 +84,11 @@ class Trajectories:
         self.rewards: Float32[np.ndarray, "t n"] = np.zeros(size, dtype=np.float32)
         self.terminal: Bool[np.ndarray, "t n"] = np.zeros(size, dtype=bool)
         self.cut: Bool[np.ndarray, "t n"] = np.zeros(size, dtype=bool)
+
+    def put_observations(self, time: int, obs: Shaped[Tensor, "envs ..."]) -> None:
+        """What all environments showed at one time; copied."""
+        # Turned by themselves: a copy that turns them on its way takes twice as long.
+        self.obs[time] = channels_last(obs) if obs.ndim == 4 else obs
 
     def observations(self, indices: Int64[Tensor, " batch"]) -> Shaped[Tensor, "batch ..."]:
         """Observations of some steps; step t of environment n is number ``t * envs + n``."""

@@ -116,7 +116,7 @@ class Torso(nn.Module):
         if shape.sections:
             layers += _normalised_relu(fan_in, spec.norm)
         if shape.reads_images:
-            layers.append(nn.Flatten())
+            layers.append(_Flatten())
             fan_in = _flat_size(layers, spec)
         if hidden:
             own, fan_in = _hidden_layers(spec, fan_in)
@@ -157,7 +157,7 @@ class Torso(nn.Module):
         if images.device.type == "cpu" and (torch.is_grad_enabled() or not low):
             # A CPU convolves 4 channels faster when they lie side by side: in float32 about twice
             # as fast, in bfloat16 the way back by a quarter.
-            images = _channels_last(images)
+            images = channels_last(images)
         # Not later: 0..255 is exact in bfloat16. In place: a second batch of images would take
         # longer to allocate than to scale.
         return images.to(self.precision).mul_(1.0 / 255.0)
@@ -249,7 +249,20 @@ def _normalised_relu(channels: int, norm: str) -> list[nn.Module]:
     return [*([nn.GroupNorm(1, channels)] if norm == "all" else []), nn.ReLU()]
 
 
-def _channels_last(
+class _Flatten(nn.Flatten):
+    """The same, but that on the way back gradients lie as what they are gradients of.
+
+    A ReLU whose saved output lies channels last and whose gradient does not takes ten times as
+    long.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.requires_grad and not input.is_contiguous():
+            input.register_hook(lambda grad: grad.contiguous(memory_format=torch.channels_last))
+        return super().forward(input)
+
+
+def channels_last(
     images: Shaped[Tensor, "batch channel height width"],
 ) -> Shaped[Tensor, "batch channel height width"]:
     """The same, each place's channels side by side in memory."""

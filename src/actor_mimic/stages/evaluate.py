@@ -3,6 +3,7 @@
 Every number that the library prints about how well something plays comes from here.
 """
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -87,13 +88,14 @@ def summarise_scores(task: str, scores: Sequence[float], lengths: Sequence[int] 
 
 
 def episode_quotas(episodes: int) -> list[int]:
-    """How many games each of at most 32 environments plays: 100 are 4, 4, 4, 4, 3, 3, ... 3.
+    """How many games each of at most 32 environments plays: 100 are 25 times 4.
 
     Fixed quotas, because taking the first games to finish, wherever they are played, would
-    favour short ones; no more environments, because starting one takes a tenth of a second, and
-    those that are done are emulated on until the last is.
+    favour short ones. No more environments than the longest quota needs, because starting one takes
+    a tenth of a second, and those that are done are emulated on until the last is.
     """
-    num_envs = min(episodes, MAX_EVALUATION_ENVS)
+    longest = math.ceil(episodes / MAX_EVALUATION_ENVS)
+    num_envs = math.ceil(episodes / longest)
     share, more = divmod(episodes, num_envs)
     return [share + 1] * more + [share] * (num_envs - more)
 
@@ -182,7 +184,9 @@ class _Games:
 
     def observations(self) -> Shaped[Tensor, "envs ..."]:
         """A copy of what the environments show that have games left."""
-        return self._rollout.observations[torch.from_numpy(self._playing)]
+        # Not by a mask: that takes fifteen times as long.
+        rows = torch.from_numpy(np.flatnonzero(self._playing))
+        return self._rollout.observations.index_select(0, rows)
 
     def send(self, actions: Int64[np.ndarray, " envs"], epsilon: float) -> None:
         """Starts a step with actions for what `observations` gave; the others are idle."""

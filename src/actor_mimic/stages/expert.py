@@ -204,7 +204,7 @@ class PQNState:
 
     def _step(self, time: int, epsilon: float) -> None:
         store = self._trajectories
-        store.obs[time] = self._rollout.observations  # before `recv` overwrites them
+        store.put_observations(time, self._rollout.observations)  # before `recv` overwrites them
         scores = self._workers.infer(lambda obs: self._learner.forward(obs).scores, store.obs[time])
         self._rollout.send(spread_argmax(scores.cpu().numpy()), epsilon)
         store.values[time] = scores.amax(dim=1)

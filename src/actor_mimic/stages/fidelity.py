@@ -83,7 +83,7 @@ class Fidelity:
     @torch.no_grad()
     def act(self, obs: Mapping[str, Shaped[Tensor, "_ ..."]]) -> dict[str, Int64[np.ndarray, " _"]]:
         """The live student as a policy of its tasks; it acts as that of `live_player` does."""
-        said = play_together(self._learner.student, obs, self._workers)
+        said = play_together(self._learner.working.network, obs, self._workers)
         self._compare(said, [task for task in obs if self._calls[task] % HELD_OUT_EVERY == 0], obs)
         for task in obs:
             self._calls[task] += 1
