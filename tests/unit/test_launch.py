@@ -12,12 +12,19 @@ import torch
 
 from actor_mimic.compute import Compute
 from actor_mimic.config import EvaluateConfig, build_config
+from actor_mimic.envs.gymnasium import GymnasiumEnvs
 from actor_mimic.errors import ConfigError, DataError, StorageError
 from actor_mimic.networks.student import Student
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.stages import launch as module
 from actor_mimic.stages import players, references
-from actor_mimic.stages.launch import run_distill, run_evaluate, run_expert
+from actor_mimic.stages.launch import (
+    run_distill,
+    run_evaluate,
+    run_expert,
+    run_multitask_dqn,
+    run_transfer,
+)
 from actor_mimic.stages.stage_run import Launch
 from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint, write_checkpoint
 from actor_mimic.teachers import own
@@ -99,6 +106,39 @@ def test_a_disk_too_small_is_refused_before_anything(
         next(records)
     assert not (tmp_path / "run" / "run.json").exists()  # so that it can be corrected
     assert any("resume will not be exact" in text for text in said) == (stage == "distill")
+
+
+@pytest.mark.parametrize("stage", ["expert", "transfer", "multitask-dqn", "distill", "unlike"])
+def test_no_environment_stays_open_where_a_stage_is_refused(
+    tmp_path: Path, expert: Checkpoint, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    made: list[object] = []
+    closed: list[object] = []
+    init, close = GymnasiumEnvs.__init__, GymnasiumEnvs.close
+    monkeypatch.setattr(
+        GymnasiumEnvs, "__init__", lambda env, *a, **k: made.append(env) or init(env, *a, **k)
+    )
+    monkeypatch.setattr(GymnasiumEnvs, "close", lambda env: closed.append(env) or close(env))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    launch = launched(tmp_path / "run")
+    match stage:
+        case "expert":
+            records = run_expert(build_config("expert", {"task": TASK, "num_envs": 4}), launch)
+        case "transfer":
+            records = run_transfer(build_config("transfer", {"task": TASK}), launch, None)
+        case "multitask-dqn":
+            values = {"tasks": (TASK, "gym:Acrobot-v1")}
+            records = run_multitask_dqn(build_config("multitask-dqn", values), launch)
+        case "unlike":  # refused before there is a state
+            values = STUDENT | {"replay_capacity_steps": 10**13}
+            records = run_distill(build_config("distill", values), launch, {TASK: expert})
+        case _:
+            records = run_distill(build_config("distill", STUDENT), launch, {TASK: expert})
+
+    with pytest.raises(StorageError if stage != "unlike" else ConfigError):
+        list(records)
+    assert len(made) >= 2
+    assert [env for env in made if env not in closed] == []
 
 
 def test_the_emulators_stop_when_measuring_fails(

@@ -1,5 +1,8 @@
 """From the name of a task to its environments."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
 from actor_mimic.envs.atari import AtariEnvs
 from actor_mimic.envs.gymnasium import TASK_PREFIX, GymnasiumEnvs
 from actor_mimic.envs.vector_step import VectorEnv
@@ -43,6 +46,17 @@ def make_envs(
         max_noops=protocol.max_noops,
         with_picture=with_picture,
     )
+
+
+@contextmanager
+def closed_on_error(envs: Iterable[VectorEnv]) -> Iterator[None]:
+    """Closes environments if what is done with them fails; else whoever has them closes them."""
+    try:
+        yield
+    except BaseException:  # an interrupt too: emulators have threads of their own
+        for env in envs:
+            env.close()
+        raise
 
 
 def describe_task(task: str) -> tuple[tuple[int, ...], tuple[str, ...]]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from actor_mimic.compute import Compute, Workers
 from actor_mimic.config import DistillConfig
+from actor_mimic.envs.make import closed_on_error
 from actor_mimic.envs.vector_step import VectorEnv
 from actor_mimic.errors import ConfigError, DataError
 from actor_mimic.learners.mimic import MimicLearner, Objective, TaskBatch
@@ -64,42 +65,45 @@ class DistillState:
         self._device = compute.device
         self.teachers = list(teachers)
         envs = make_all_envs(config, config.envs_per_task, compute)
-        _check_teachers(config, teachers, envs)
-        self.network = fresh_student(config, envs, scores_are_logits=config.objective != "mse")
-        assert [teacher.task for teacher in teachers] == list(self.network.action_maps)
-        self._regressors = nn.ModuleList(
-            build_regressor(
-                config.regressor,
-                self.network.num_features,
-                teacher.num_features,
-                generator=torch_generator(config.seed, teacher.task, "regressor"),
-            )
-            for teacher in teachers
-        )
-        compute.place(self.network)
-        compute.place(self._regressors)
-        self._workers = compute.workers()
-        self.learner = MimicLearner(
-            self.network,
-            self._regressors,
-            _make_optimizer(config, [*self.network.parameters(), *self._regressors.parameters()]),
-            objective=_objective(config, teachers),
-            max_gradient_norm=config.max_gradient_norm,
-            workers=self._workers,
-        )
-        self._games = Lockstep(
-            config,
-            envs,
-            [
-                replay_layout(
-                    env,
-                    config.replay_capacity_steps,
-                    label_scores=len(self.network.alphabet),
-                    label_features=teacher.num_features if config.feature_weight else 0,
+        with closed_on_error(envs):
+            _check_teachers(config, teachers, envs)
+            self.network = fresh_student(config, envs, scores_are_logits=config.objective != "mse")
+            assert [teacher.task for teacher in teachers] == list(self.network.action_maps)
+            self._regressors = nn.ModuleList(
+                build_regressor(
+                    config.regressor,
+                    self.network.num_features,
+                    teacher.num_features,
+                    generator=torch_generator(config.seed, teacher.task, "regressor"),
                 )
-                for env, teacher in zip(envs, teachers, strict=True)
-            ],
-        )
+                for teacher in teachers
+            )
+            compute.place(self.network)
+            compute.place(self._regressors)
+            self._workers = compute.workers()
+            self.learner = MimicLearner(
+                self.network,
+                self._regressors,
+                _make_optimizer(
+                    config, [*self.network.parameters(), *self._regressors.parameters()]
+                ),
+                objective=_objective(config, teachers),
+                max_gradient_norm=config.max_gradient_norm,
+                workers=self._workers,
+            )
+            self._games = Lockstep(
+                config,
+                envs,
+                [
+                    replay_layout(
+                        env,
+                        config.replay_capacity_steps,
+                        label_scores=len(self.network.alphabet),
+                        label_features=teacher.num_features if config.feature_weight else 0,
+                    )
+                    for env, teacher in zip(envs, teachers, strict=True)
+                ],
+            )
         self._rollout = self._games.rollout
         self.recent = self._games.recent
         self.replay_bytes = self._games.replay_bytes

@@ -16,6 +16,7 @@ from actor_mimic.config import (
     MultitaskDQNConfig,
     TransferConfig,
 )
+from actor_mimic.envs.make import closed_on_error
 from actor_mimic.errors import ConfigError
 from actor_mimic.networks.student import Student
 from actor_mimic.stages.distill import DistillState
@@ -64,7 +65,9 @@ def run_expert(config: ExpertConfig, launch: Launch) -> Iterator[Record]:
         compute.start()
         foresee_memory(config, compute)
         env = make_task_envs(config, compute)
-        state = expert_state(config, compute, env, fresh_network(config, env))
+        with closed_on_error([env]):
+            state = expert_state(config, compute, env, fresh_network(config, env))
+            foresee_storage(config, state, run, launch.notice)
         manifest = {"kind": "expert"}
         yield from _reinforce(config, launch, run, state, env.action_names, manifest, started)
 
@@ -89,8 +92,10 @@ def run_transfer(
         compute.start()
         foresee_memory(config, compute)
         env = make_task_envs(config, compute)
-        network, origins = transfer_network(config, env, parent)
-        state = expert_state(config, compute, env, network)
+        with closed_on_error([env]):
+            network, origins = transfer_network(config, env, parent)
+            state = expert_state(config, compute, env, network)
+            foresee_storage(config, state, run, launch.notice)
         manifest = {
             "kind": "transfer",
             "parents": parents,
@@ -164,8 +169,9 @@ def run_multitask_dqn(config: MultitaskDQNConfig, launch: Launch) -> Iterator[Re
         compute.start()
         foresee_memory(config, compute)
         envs = make_all_envs(config, config.learner.num_envs, compute)
-        state = MultitaskDQNState(config, compute, envs)
-        foresee_storage(config, state, run, launch.notice)
+        with closed_on_error(envs):
+            state = MultitaskDQNState(config, compute, envs)
+            foresee_storage(config, state, run, launch.notice)
         manifest = {"kind": "student", "tasks": _named(state.network), "parents": []}
         yield from learn(config, launch, run, state, manifest, mean_score, started)
 
@@ -237,7 +243,6 @@ def _reinforce(
     manifest: Mapping[str, Any],
     started: float,
 ) -> Iterator[Record]:
-    foresee_storage(config, state, run, launch.notice)
     tasks = {"tasks": {config.task: list(action_names)}}
     yield from learn(
         config,

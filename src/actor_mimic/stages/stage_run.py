@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,39 +109,39 @@ def learn(
     measuring = final_measuring(config, launch, run)
     tasks = list(manifest["tasks"])
     player = player or live_player(state.network, launch.compute().workers())
-    if launch.track:
-        run.follow(WandbRun(run.path, launch.track, to_json(config) | {"kind": manifest["kind"]}))
+    with closing(state):
+        if launch.track:
+            run.follow(
+                WandbRun(run.path, launch.track, to_json(config) | {"kind": manifest["kind"]})
+            )
 
-    def evaluate() -> Evaluation:
-        played = dict(measuring.play(player, tasks, config.schedule.eval_episodes))
-        means = {task: played[task].mean for task in tasks}
-        return Evaluation({task: played[task] for task in tasks}, merit(means), seen(means))
+        def evaluate() -> Evaluation:
+            played = dict(measuring.play(player, tasks, config.schedule.eval_episodes))
+            means = {task: played[task].mean for task in tasks}
+            return Evaluation({task: played[task] for task in tasks}, merit(means), seen(means))
 
-    # The session's clock begins here, with the teachers already measured.
-    earlier_s = time.monotonic() - started
-    session = Session(
-        state,
-        run,
-        schedule=config.schedule,
-        manifest=dict(manifest)
-        | {
-            "network": state.network.to_json(),
-            "config": to_json(config),
-            "protocol": config.protocol,
-            "versions": installed_versions(),
-        },
-        evaluate=evaluate,
-        stop=launch.stop,
-        notice=launch.notice,
-    )
-    try:
+        # The session's clock begins here, with the teachers already measured.
+        earlier_s = time.monotonic() - started
+        session = Session(
+            state,
+            run,
+            schedule=config.schedule,
+            manifest=dict(manifest)
+            | {
+                "network": state.network.to_json(),
+                "config": to_json(config),
+                "protocol": config.protocol,
+                "versions": installed_versions(),
+            },
+            evaluate=evaluate,
+            stop=launch.stop,
+            notice=launch.notice,
+        )
         yield from session.run()
         checkpoint = resolve_checkpoint(run.path)
         final: dict[str, TaskScores] = {}
         if measuring.episodes:
             final = measure(player, checkpoint.model_sha256, tasks, measuring)
-    finally:
-        state.close()
     values: dict[str, Any] = {}
     if final:
         means = {task: scores.mean for task, scores in final.items()}
