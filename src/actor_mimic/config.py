@@ -22,6 +22,10 @@ from actor_mimic.learner_config import (
 from actor_mimic.presets import with_preset
 from actor_mimic.setting_types import as_type
 
+# As networks/torsos.py makes them: no PyTorch is needed to read a configuration.
+NETWORKS = ("auto", "nature", "large", "impala", "mlp")
+NORMS = ("none", "dense", "all")
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -31,6 +35,10 @@ class NetworkConfig:
     width: float = 0.5
     norm: str = "all"
     centred: bool = True  # images less their mean in random play; values of one task begin at 0
+
+    def __post_init__(self) -> None:
+        check_choice("network", self.network, NETWORKS)
+        check_choice("norm", self.norm, NORMS)
 
 
 NETWORK_SETTINGS = tuple(entry.name for entry in dataclasses.fields(NetworkConfig))

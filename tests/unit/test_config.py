@@ -1,5 +1,6 @@
 import pytest
 
+from actor_mimic import config
 from actor_mimic.config import (
     DistillConfig,
     ExpertConfig,
@@ -11,6 +12,7 @@ from actor_mimic.config import (
 )
 from actor_mimic.errors import ConfigError
 from actor_mimic.learner_config import DQNConfig, PQNConfig
+from actor_mimic.networks import torsos
 from actor_mimic.presets import DISTILL_PRESETS, MULTITASK_PRESETS, PRESETS
 
 STAGES = {
@@ -272,3 +274,12 @@ def test_truth_in_words(given, meant):
 
 def test_distill_counts_steps_over_all_tasks():
     assert build("distill", tasks=["pong", "boxing"], steps_per_task=10).total_steps == 20
+
+
+def test_the_networks_of_a_configuration_are_those_that_can_be_made():
+    assert ("auto", *torsos.SHAPES) == config.NETWORKS
+    assert config.NORMS == torsos.NORMS
+    with pytest.raises(ConfigError, match=r"unknown network 'resnet', expected one of auto"):
+        build_config("expert", {"task": "pong", "network": "resnet"})
+    with pytest.raises(ConfigError, match=r"unknown norm 'al'.*did you mean 'all'"):
+        build_config("expert", {"task": "pong", "norm": "al"})

@@ -75,7 +75,6 @@ def never_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     ("changes", "said"),
     [
         ({"regressor": "quadratic"}, "unknown regressor"),
-        ({"network": "resnet"}, "network|torso|kind"),
         ({"replay_capacity_steps": 10**13}, "GiB"),
     ],
 )

@@ -15,14 +15,16 @@ def test_a_replay_holds_each_frame_once():
     assert 16_000 * FRAME < replay_bytes(config) < 1.02 * 16_000 * FRAME
 
 
-def test_a_student_has_a_labelled_replay_for_each_game():
+@pytest.mark.parametrize(("network", "units"), [("auto", 512), ("nature", 512), ("large", 1024)])
+def test_a_student_has_a_labelled_replay_for_each_game(network, units):
     values = {"tasks": ["pong", "boxing"], "replay_capacity_steps": 16_000, "width": 1.0}
-    labels = 18 * 4 + 512 * 2
+    values["network"] = network
+    labels = 18 * 4 + units * 2
 
     size = replay_bytes(build_config("distill", values))
     bare = replay_bytes(build_config("distill", values | {"feature_weight": 0.0}))
     assert 32_000 * (FRAME + labels) < size < 1.02 * 32_000 * (FRAME + labels)
-    assert size - bare == 32_000 * 512 * 2
+    assert size - bare == 32_000 * units * 2
 
 
 def test_a_multitask_dqn_has_a_replay_for_each_game():

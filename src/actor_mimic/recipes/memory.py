@@ -41,7 +41,9 @@ def replay_bytes(config: Config | EvaluateConfig) -> int:
     Teachers are taken to be as wide as the student, which is known before they exist.
     """
     if isinstance(config, DistillConfig):
-        features = round(SHAPES["nature"].hidden[-1] * config.network.width)
+        kind = config.network.network
+        shape = SHAPES["nature" if kind == "auto" else kind]
+        features = round(shape.hidden[-1] * config.network.width)
         return _games(config.tasks) * _bytes(
             config.envs_per_task,
             config.replay_capacity_steps,

@@ -19,6 +19,7 @@ from actor_mimic.errors import Interrupted
 from actor_mimic.learner_config import DQNConfig
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec
+from actor_mimic.networks.working_copy import lower
 from actor_mimic.protocols import protocol_named
 from actor_mimic.recipes.recipe import Job, Parent, Recipe, Stage
 from actor_mimic.seeding import torch_generator
@@ -160,7 +161,7 @@ def _build(
     teachers: list[NetworkConfig],
     compute: Compute,
 ) -> LearningState:
-    # A background takes longer to be seen than is measured here, and no time to be read.
+    # A background takes longer to be seen than is measured here, and 3 % of a step to be read.
     config = dataclasses.replace(config, network=dataclasses.replace(network, centred=False))
     if isinstance(config, DistillConfig):
         config = dataclasses.replace(
@@ -204,6 +205,7 @@ def _stand_in(
             generator=torch_generator(0, task, "probe"),
         )
         compute.place(q_network)
+        lower(q_network)
         return Teacher(
             task=task,
             action_names=env.action_names,
