@@ -10,9 +10,10 @@ import pytest
 from actor_mimic.report.page import write_report
 from tests.made_up_run import make_run
 
+# Of recipes, which all have a student and a contest.
 COMMITTED = {
-    path.parent.name: path
-    for path in sorted((Path(__file__).parents[2] / "results").glob("*/report.html"))
+    path.parent.name: path.parent / "report.html"
+    for path in sorted((Path(__file__).parents[2] / "results").glob("*/recipe.json"))
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CONTRAST = """() => {

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from actor_mimic.compute import Compute, require_memory
 from actor_mimic.config import Config, DistillConfig, MultitaskDQNConfig, to_json
 from actor_mimic.envs.make import describe_task
+from actor_mimic.errors import ConfigError
 from actor_mimic.learner_config import PQNConfig
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.stages.expert import torso_spec
@@ -51,7 +52,10 @@ def _needs(config: Config) -> Iterator[tuple[str, str, int]]:
     else:
         # With what each example leads to.
         yield "batch_size", "a batch", 2 * config.learner.batch_size * len(tasks) * read
-    network = QNetwork(torso_spec(config.network, shape), len(actions), generator=None)
+    try:
+        network = QNetwork(torso_spec(config.network, shape), len(actions), generator=None)
+    except ConfigError:
+        return  # one that does not fit the task is refused where it is made, with its parent's name
     # Weights, their gradients, and two moments of each, in float32.
     count = sum(parameter.numel() for parameter in network.parameters())
     yield "width", "a network of that width", 4 * 4 * count
