@@ -11,13 +11,14 @@ from actor_mimic.config import (
     DistillConfig,
     EvaluateConfig,
     ExpertConfig,
-    MultitaskDQNConfig,
     TransferConfig,
     build_config,
 )
 from actor_mimic.errors import ConfigError, DataError, UsageError
 from actor_mimic.games import MULTITASK_GAMES, TRANSFER_SOURCE_GAMES, TRANSFER_TARGET_GAMES
 from actor_mimic.learner_config import DQNConfig, PQNConfig
+from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.recipes.load import load_recipe, parse_recipe, shipped_recipes
 from actor_mimic.recipes.recipe import Parent, seed_of_parent
 
@@ -394,24 +395,41 @@ def test_the_zoo_has_the_games_of_the_paper_and_freeway():
         assert dataclasses.replace(stage.config, **alike) == start, task
 
 
-def test_the_paper_recipes_have_the_games_of_the_paper():
-    multitask, transfer = load_recipe("paper-multitask"), load_recipe("paper-transfer")
+def test_paper_multitask_has_the_games_of_the_paper_and_the_experts_of_the_package():
+    recipe = load_recipe("paper-multitask")
+    students = {s.name: s for s in recipe.stages if s.kind == "distill"}
+    baselines = [stage for stage in recipe.stages if stage.kind == "multitask-dqn"]
 
-    assert multitask.stage("student").tasks == MULTITASK_GAMES
-    learning = [s.config for r in (multitask, transfer) for s in r.stages if s.kind != "evaluate"]
-    assert not any(config.network.centred for config in learning)
-    baselines = [stage for stage in multitask.stages if stage.kind == "multitask-dqn"]
+    assert recipe.scale == 0.01
+    for stage in (*students.values(), *baselines):
+        assert stage.tasks == MULTITASK_GAMES
+        assert stage.config.steps_per_task == 250_000
+        assert stage.config.schedule.final_episodes == 100
+    for stage in students.values():
+        teachers = {task: str(parent) for task, parent in stage.teachers.items()}
+        assert teachers == {task: f"zoo:{task}" for task in MULTITASK_GAMES}
+    # The objectives differ in one number, the sizes in another, and both have the seeds asked for.
+    policy, features = students["student-policy"], students["student-features"]
+    assert policy.seeds == features.seeds == (0, 1)
+    assert (policy.config.feature_weight, features.config.feature_weight) == (0.0, 0.01)
+    assert dataclasses.replace(features.config, feature_weight=0.0) == policy.config
+    full = QNetwork(TorsoSpec("nature", (4, 84, 84)), 18, generator=None)
+    for name, share in (("student-quarter", 0.25), ("student-fourteenth", 0.07)):
+        config = students[name].config
+        assert dataclasses.replace(config, network=policy.config.network) == policy.config
+        small = QNetwork(TorsoSpec("nature", (4, 84, 84), config.network.width), 18, generator=None)
+        sizes = [sum(p.numel() for p in network.parameters()) for network in (small, full)]
+        assert sizes[0] / sizes[1] == pytest.approx(share, abs=0.01)
     assert [stage.config.head for stage in baselines] == ["shared", "branched"]
-    # In everything else the two are alike, and each game has what an expert of it has.
     alike = {repr(dataclasses.replace(stage.config, head="shared")) for stage in baselines}
     assert len(alike) == 1
-    baseline, expert = baselines[0].config, multitask.stage("pong-expert").config
-    assert isinstance(baseline, MultitaskDQNConfig)
-    assert baseline.tasks == MULTITASK_GAMES
-    assert baseline.network == expert.network
-    assert baseline.steps_per_task == expert.total_steps
-    smaller = dataclasses.replace(expert.learner, replay_capacity_steps=100_000)
-    assert baseline.learner == smaller
+
+
+def test_paper_transfer_has_the_games_of_the_paper():
+    transfer = load_recipe("paper-transfer")
+
+    learning = [stage.config for stage in transfer.stages if stage.kind != "evaluate"]
+    assert not any(config.network.centred for config in learning)
     assert transfer.stage("student-policy").tasks == TRANSFER_SOURCE_GAMES
     assert transfer.stage("student-feature").tasks == TRANSFER_SOURCE_GAMES
     arms = [stage for stage in transfer.stages if stage.kind == "transfer"]
