@@ -19,6 +19,7 @@ import torch
 from actor_mimic.compute import Compute
 from actor_mimic.config import DistillConfig, ExpertConfig, build_config
 from actor_mimic.networks.working_copy import lower
+from actor_mimic.rollout import Rollout
 from actor_mimic.stages.distill import DistillState
 from actor_mimic.stages.expert import (
     DQNState,
@@ -45,8 +46,8 @@ PART_SHARE = 1 / 8  # of the loop's time, for each part alone
 def make_state(config: ExpertConfig | DistillConfig, compute: Compute) -> State:
     """A stage before its first step; a student gets untrained teachers of its own shape."""
     if isinstance(config, ExpertConfig):
-        env = make_task_envs(config, compute)
-        return expert_state(config, compute, env, fresh_network(config, env))
+        envs = make_task_envs(config, compute)
+        return expert_state(config, compute, envs, fresh_network(config, envs[0]))
     return DistillState(config, compute, [_teacher(game, config, compute) for game in config.tasks])
 
 
@@ -54,7 +55,7 @@ def _teacher(game: str, config: DistillConfig, compute: Compute) -> Teacher:
     shape = {"width": config.network.width, "norm": config.network.norm}
     expert = build_config("expert", {"task": game, "algorithm": "dqn", **shape})
     assert isinstance(expert, ExpertConfig)
-    env = make_task_envs(expert, compute)
+    (env,) = make_task_envs(expert, compute)
     network = fresh_network(expert, env)
     env.close()
     compute.place(network)
@@ -94,30 +95,36 @@ def parts_alone(
     envs = num_envs(config)
     update, examples = _update_call(state, config)
     rates = {
-        "emulation": median_rate(_emulation_call(state, envs), envs, seconds),
+        "emulation": median_rate(_emulation_call(state), envs, seconds),
         "acting": median_rate(_acting_call(state), envs, seconds),
         "update": median_rate(update, examples, seconds) / samples_per_step(config),
     }
     return {part: 1e6 / rate for part, rate in rates.items()}
 
 
-def _emulation_call(state: State, envs: int) -> Callable[[], object]:
-    rollout, greedy = state._rollout, np.zeros(envs, dtype=np.int64)
+def _rollouts(state: State) -> list[Rollout]:
+    return state._groups if isinstance(state, PQNState) else [state._rollout]
+
+
+def _emulation_call(state: State) -> Callable[[], object]:
+    rollouts = _rollouts(state)
 
     def step() -> None:
-        rollout.send(greedy, 1.0)  # random actions, as in the floor
-        rollout.recv()
-        rollout.take_finished()
+        for rollout in rollouts:
+            rollout.send(np.zeros(rollout.num_envs, dtype=np.int64), 1.0)  # as in the floor
+        for rollout in rollouts:
+            rollout.recv()
+            rollout.take_finished()
 
     return step
 
 
 def _acting_call(state: State) -> Callable[[], object]:
-    obs = state._rollout.observations
     if isinstance(state, DistillState):
         return state._act_and_label
     if isinstance(state, PQNState):
-        return lambda: state._scores(obs).argmax(dim=1)
+        groups = [rollout.observations for rollout in state._groups]
+        return lambda: [state._scores(obs).argmax(dim=1).cpu() for obs in groups]
     return state._greedy
 
 
@@ -138,7 +145,7 @@ def _update_call(
 
         return learn, batch
     rollout = state._settings.rollout_steps * num_envs(config)
-    last_values = torch.zeros(num_envs(config))
+    last_values = torch.zeros(num_envs(config), device=state._device)
     return (
         lambda: state._learner.update(state._trajectories, last_values, learning_rate=1e-6),
         rollout * state._settings.epochs,

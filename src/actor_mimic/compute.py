@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -54,12 +55,20 @@ class Compute:
     def fixed_shape(self, network: Callable[[Tensor], Result]) -> Callable[[Tensor], Result]:
         """The network as it is to be called where batches always have the same shape.
 
-        Compiled and replayed as a CUDA graph, if this is a compiled run. What it returns is
-        overwritten by its next call. The network itself is its eager twin, on the same weights.
+        Compiled and replayed as a CUDA graph, if this is a compiled run. What it returns, and the
+        gradients that are computed from it, may be overwritten by the next call of any network of
+        this run. The network itself is its eager twin, on the same weights.
         """
         if not self.compiled:
             return network
-        return torch.compile(network, dynamic=False, fullgraph=True, mode="reduce-overhead")
+        compiled = torch.compile(network, dynamic=False, fullgraph=True, mode="reduce-overhead")
+
+        def replayed(inputs: Tensor) -> Result:
+            # Else PyTorch would keep apart what every call returned, and record a graph for each.
+            torch.compiler.cudagraph_mark_step_begin()
+            return compiled(inputs)
+
+        return replayed
 
     @property
     def num_workers(self) -> int:
@@ -87,6 +96,7 @@ class Compute:
         if self.compiled:
             # Graphs of networks of an earlier stage; PyTorch refuses to keep many of them.
             torch.compiler.reset()
+            warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
 
 
 def _keep_freed_memory() -> None:

@@ -19,6 +19,7 @@ class PQNConfig:
     """
 
     num_envs: int = 64
+    env_groups: int = 1  # that do not wait for each other: for a GPU and many cores
     rollout_steps: int = 32
     epochs: int = 2
     minibatch_size: int = 128
@@ -84,6 +85,10 @@ def check_learner(learner: PQNConfig | DQNConfig) -> None:
     if isinstance(learner, DQNConfig):
         _check_dqn(learner)
         return
+    if learner.num_envs % learner.env_groups:
+        raise ConfigError(
+            f"env_groups {learner.env_groups} must divide num_envs {learner.num_envs}"
+        )
     rollout = learner.num_envs * learner.rollout_steps
     if rollout % learner.minibatch_size:
         raise ConfigError(

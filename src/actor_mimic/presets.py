@@ -14,6 +14,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fast": {
         "algorithm": "pqn",
     },
+    # The same for a GPU and 16 cores or so: more games side by side, in groups that do not wait for
+    # each other; larger minibatches; the whole network.
+    "gpu": {
+        "algorithm": "pqn",
+        "total_steps": 10_000_000,
+        "num_envs": 256,
+        "env_groups": 8,
+        "minibatch_size": 256,
+        "width": 1.0,
+    },
     # Mnih et al. (2015), extended data table 1 and the code released with it. Where the two can be
     # read differently the code decides: docs/deviations.md.
     "nature": {

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
-from actor_mimic.envs.vector_step import VectorEnv
+from actor_mimic.envs.vector_step import VectorEnv, VectorStep
 from actor_mimic.errors import DataError
 from actor_mimic.exploration import epsilon_greedy
 from actor_mimic.seeding import generator_state, restore_generator
@@ -56,6 +56,7 @@ class Rollout:
         life_loss_is_terminal: a lost life ends the *training* episode; the game goes on, and so
             does the stack of frames.
         rngs: the exploration's generator, one per task.
+        device: where the stacks are kept; only their newest frames travel there.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Rollout:
         *,
         life_loss_is_terminal: bool,
         rngs: Sequence[np.random.Generator],
+        device: str = "cpu",
     ) -> None:
         self.envs = list(envs)
         self._life_loss_is_terminal = life_loss_is_terminal
@@ -78,19 +80,23 @@ class Rollout:
         groups = [self.envs] if self.same_shape else [[env] for env in envs]
         # [envs, stack, ...] for images, oldest frame first; vectors are not stacked.
         self._pieces = [
-            np.zeros(
+            torch.zeros(
                 (sum(env.num_envs for env in group), *_observation_shape(group[0])),
-                dtype=group[0].frame_dtype,
+                dtype=torch.from_numpy(np.empty(0, group[0].frame_dtype)).dtype,
+                device=device,
             )
             for group in groups
         ]
         self._stacks = (
             [self._pieces[0][part] for part in self.slices] if self.same_shape else self._pieces
         )
+        # The newest frames of the stacks, as the environments gave them.
+        self._newest: list[Shaped[np.ndarray, "envs ..."]] = []
         self._first = np.ones(self.num_envs, dtype=bool)
         self._score = np.zeros(self.num_envs, dtype=np.float64)
         self._length = np.zeros(self.num_envs, dtype=np.int64)
         self._actions: list[Int64[np.ndarray, " envs"]] = []
+        self._steps: list[VectorStep] = []
         self.finished: list[Episode] = []
 
     @property
@@ -100,12 +106,12 @@ class Rollout:
         Only where all tasks have observations of the same shape.
         """
         assert self.same_shape, "several shapes do not fit into one tensor: see task_observations"
-        return torch.from_numpy(self._pieces[0])
+        return self._pieces[0]
 
     @property
     def task_observations(self) -> list[Shaped[Tensor, "..."]]:
         """The same task by task, in memory that is shared likewise."""
-        return [torch.from_numpy(stacks) for stacks in self._stacks]
+        return self._stacks
 
     @property
     def scores(self) -> Float64[np.ndarray, " envs"]:
@@ -115,8 +121,9 @@ class Rollout:
     def start(self) -> None:
         """Resets every environment; unfinished games are forgotten."""
         self._score[:], self._length[:] = 0.0, 0
+        self._newest = [env.reset() for env in self.envs]
         for index, env in enumerate(self.envs):
-            self._stacks[index][:] = _pushed(self._stacks[index], env.reset())
+            _push(self._stacks[index], self._newest[index])
             self._cut(index, np.ones(env.num_envs, dtype=bool))
 
     def send(self, greedy_actions: Int64[np.ndarray, " envs"], epsilon: float) -> None:
@@ -137,10 +144,22 @@ class Rollout:
             env.send(actions)
             self._actions.append(actions)
 
+    def wait(self) -> None:
+        """Waits for the step that `send` started, and no more; `recv` need not wait then.
+
+        It touches nothing but the environments, and may run in a thread of its own.
+        """
+        self._steps = [env.recv() for env in self.envs]
+
     def recv(self) -> list[Transition]:
         """Waits for the step that `send` started; one transition per task."""
+        if not self._steps:
+            self.wait()
+        steps, self._steps = self._steps, []
         sent, self._actions = self._actions, []
-        return [self._receive(index, actions) for index, actions in enumerate(sent)]
+        return [
+            self._receive(index, *pair) for index, pair in enumerate(zip(sent, steps, strict=True))
+        ]
 
     def take_finished(self) -> list[Episode]:
         """Games that ended since the last call."""
@@ -156,7 +175,7 @@ class Rollout:
             "length": torch.from_numpy(self._length.copy()),
         }
         for number, piece in enumerate(self._pieces):
-            tensors[_piece_name(number)] = torch.from_numpy(piece.copy())
+            tensors[_piece_name(number)] = piece.cpu().clone()
         return tensors, {
             "envs": [env.state_dict() for env in self.envs],
             "rngs": [generator_state(rng) for rng in self._rngs],
@@ -177,7 +196,8 @@ class Rollout:
             env.load_state_dict(env_state)
         self._rngs = [restore_generator(rng) for rng in state["rngs"]]
         for number, piece in enumerate(self._pieces):
-            piece[:] = tensors[_piece_name(number)].numpy()
+            piece.copy_(tensors[_piece_name(number)])
+        self._newest = [_newest(stacks).cpu().numpy().copy() for stacks in self._stacks]
         self._first[:] = tensors["first"].numpy()
         self._score[:] = tensors["score"].numpy()
         self._length[:] = tensors["length"].numpy()
@@ -188,11 +208,12 @@ class Rollout:
         for env in self.envs:
             env.close()
 
-    def _receive(self, index: int, actions: Int64[np.ndarray, " envs"]) -> Transition:
+    def _receive(
+        self, index: int, actions: Int64[np.ndarray, " envs"], step: VectorStep
+    ) -> Transition:
         env, part, stacks = self.envs[index], self.slices[index], self._stacks[index]
-        seen = stacks[:, -1].copy() if _is_stacked(stacks) else stacks.copy()
+        seen, self._newest[index] = self._newest[index], step.frames
         first = self._first[part].copy()
-        step = env.recv()
         terminal = step.terminated
         if self._life_loss_is_terminal:
             terminal = terminal | step.life_lost
@@ -206,8 +227,9 @@ class Rollout:
                 )
             self._score[row], self._length[row] = 0.0, 0
         truncated = step.truncated & ~terminal
-        final_observations = _pushed(stacks[truncated], step.final_frames[truncated])
-        stacks[:] = _pushed(stacks, step.frames)
+        final_observations = stacks[np.flatnonzero(truncated)]
+        _push(final_observations, step.final_frames[truncated])
+        _push(self._stacks[index], step.frames)
         self._cut(index, step.started)
         return Transition(
             frames=seen,
@@ -217,13 +239,13 @@ class Rollout:
             truncated=truncated,
             first=first,
             final_frames=step.final_frames,
-            final_observations=torch.from_numpy(final_observations),
+            final_observations=final_observations,
         )
 
     def _cut(self, index: int, started: Bool[np.ndarray, " envs"]) -> None:
         stacks = self._stacks[index]
-        if _is_stacked(stacks):
-            stacks[started, :-1] = 0
+        if _is_stacked(stacks) and started.any():
+            stacks[np.flatnonzero(started), :-1] = 0
         self._first[self.slices[index]] = started
 
 
@@ -235,13 +257,17 @@ def _piece_name(number: int) -> str:
     return f"stacks.{number}" if number else "stacks"
 
 
-def _is_stacked(stacks: Shaped[np.ndarray, "rows ..."]) -> bool:
+def _is_stacked(stacks: Shaped[Tensor, "rows ..."]) -> bool:
     return stacks.ndim > 2
 
 
-def _pushed(
-    stacks: Shaped[np.ndarray, "rows ..."], frames: Shaped[np.ndarray, "rows ..."]
-) -> Shaped[np.ndarray, "rows ..."]:
-    if not _is_stacked(stacks):
-        return frames
-    return np.concatenate([stacks[:, 1:], frames[:, None]], axis=1)
+def _newest(stacks: Shaped[Tensor, "rows ..."]) -> Shaped[Tensor, "rows ..."]:
+    return stacks[:, -1] if _is_stacked(stacks) else stacks
+
+
+def _push(stacks: Shaped[Tensor, "rows ..."], frames: Shaped[np.ndarray, "rows ..."]) -> None:
+    """Every stack loses its oldest frame; in place, so that what shares its memory sees it."""
+    if _is_stacked(stacks):
+        for position in range(stacks.shape[1] - 1):
+            stacks[:, position] = stacks[:, position + 1]
+    _newest(stacks).copy_(torch.from_numpy(frames))

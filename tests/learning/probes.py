@@ -188,7 +188,7 @@ def learn(
         with torch.no_grad():
             fresh.head.weight.zero_()
             fresh.head.bias.copy_(torch.tensor(first_values))
-    state = expert_state(config, CPU, env, fresh)
+    state = expert_state(config, CPU, [env], fresh)
     state.start()
     while state.steps < steps:
         state.advance()

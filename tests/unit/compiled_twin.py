@@ -16,10 +16,12 @@ from actor_mimic.networks.torsos import TorsoSpec
 
 
 def training_step(network, forward, obs):
+    # Cloned at once: the next call overwrites what a CUDA graph returned.
     scores = forward(obs).scores
     gradients = torch.autograd.grad(scores.square().sum(), list(network.parameters()))
+    found = [tensor.detach().clone() for tensor in (scores, *gradients)]
     with torch.no_grad():
-        return [scores.detach().clone(), forward(obs).scores.clone(), *gradients]
+        return [*found, forward(obs).scores.clone()]
 
 
 def main(what: str) -> None:

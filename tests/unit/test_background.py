@@ -121,7 +121,7 @@ def test_a_student_of_vectors_is_never_centred():
 def expert(**changes: object) -> tuple[ExpertConfig, QNetwork]:
     config = build_config("expert", {"task": "pong", "num_envs": 8, "width": 0.25, **changes})
     assert isinstance(config, ExpertConfig)
-    env = make_task_envs(config, CPU)
+    (env,) = make_task_envs(config, CPU)
     network = fresh_network(config, env)
     env.close()
     background.see_backgrounds(network, config, lambda: None)
@@ -163,7 +163,7 @@ def test_published_presets_start_as_published(stage, preset):
 def test_vectors_have_no_background():
     config = build_config("expert", {"task": "gym:CartPole-v1", "num_envs": 8})
     assert isinstance(config, ExpertConfig)
-    env = make_task_envs(config, CPU)
+    (env,) = make_task_envs(config, CPU)
     network = fresh_network(config, env)
     env.close()
 

@@ -65,6 +65,7 @@ def test_auto_without_cuda(monkeypatch, native, precision):
 @pytest.mark.usefixtures("two_gpus")
 def test_auto_with_cuda(monkeypatch):
     monkeypatch.setattr(compute, "cpu_multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(compute, "_compiles", lambda _: False)
 
     assert choose_compute(threads=3) == Compute("cuda", "bfloat16", 3)
     assert choose_compute("cuda:1", "float32", 1) == Compute("cuda:1", "float32", 1)

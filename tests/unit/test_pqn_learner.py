@@ -48,7 +48,7 @@ def make_pqn(network: QNetwork, *, lam: float = 0.65, epochs: int = 2, size: int
 
 
 def make_rollout(steps: int = 4, envs: int = 4, states: int = 3) -> Trajectories:
-    return Trajectories(steps, envs, torch.zeros(envs, states), "cpu")
+    return Trajectories(steps, envs, torch.zeros(envs, states))
 
 
 def collect_chain(network: QNetwork, rollout: Trajectories, rng: np.random.Generator) -> Tensor:
@@ -217,9 +217,9 @@ def test_rectified_adam_is_pytorchs_radam_from_the_sixth_update_on():
 def test_images_come_back_as_they_went_in_and_lie_channels_last():
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(256, size=(3, 2, 4, 5, 6), dtype=np.uint8))
-    rollout = Trajectories(3, 2, images[0], "cpu")
+    rollout = Trajectories(3, 2, images[0])
     for time, obs in enumerate(images):
-        rollout.put_observations(time, obs)
+        rollout.put_observations(time, slice(0, 2), obs)
 
     assert torch.equal(rollout.obs, images)
     drawn = rollout.observations(torch.tensor([5, 0, 3]))
@@ -233,7 +233,7 @@ def test_pqn_on_cuda_agrees_with_the_cpu():
     losses = []
     for device in ("cpu", "cuda"):
         learner = make_pqn(mlp(norm="dense").to(device))
-        rollout = Trajectories(4, 4, torch.zeros(4, 3), device)
+        rollout = Trajectories(4, 4, torch.zeros(4, 3, device=device))
         rollout.obs.fill_(0.5)
         rollout.values.fill_(1.0)
         rollout.rewards[:] = 1.0

@@ -29,7 +29,7 @@ class Scripted:
     def __init__(self, task="a", num_envs=3, num_actions=3, shape=(1, 2), seed=0):
         self.task, self.num_envs, self.frame_shape = task, num_envs, shape
         self.action_names = tuple(f"{task}/{action}" for action in range(num_actions))
-        self.frame_dtype = np.uint16 if len(shape) > 1 else np.float32
+        self.frame_dtype = np.int32 if len(shape) > 1 else np.float32
         self.stack_size = STACK if len(shape) > 1 else 1
         self.rng = np.random.default_rng(seed)
         self.next_frame = 0

@@ -47,9 +47,6 @@ def gradient_step(
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     weights = parameters if working is None else working.of(parameters)
-    # To CUDA graphs: what earlier calls of a compiled network returned is not needed any more.
-    if parameters[0].is_cuda:  # on a CPU it would only import the whole compiler
-        torch.compiler.cudagraph_mark_step_begin()
 
     def part(rows: slice) -> tuple[Tensor, Sequence[Tensor | None], dict[str, Tensor]]:
         values, columns = losses(rows)
@@ -77,9 +74,6 @@ def gradient_step(
     optimizer.step()
     if working is not None:
         working.refresh()
-    if parameters[0].is_cuda:
-        # A gradient that is kept is an output of a CUDA graph that is kept, with all that follow.
-        optimizer.zero_grad(set_to_none=True)
     return loss, columns
 
 
@@ -93,7 +87,8 @@ def _set_gradient(parameter: Tensor, gradients: Sequence[Tensor | None]) -> None
         # Convolutions of images that lie channels last give gradients that do too, and a fused
         # optimiser walks through memory without looking at strides.
         parameter.grad = torch.empty_like(parameter, memory_format=torch.contiguous_format)
-    # Into memory that is kept: it is still in the cache from the last step.
+    # Into memory that is kept: it is still in the cache from the last step, and a CUDA graph
+    # overwrites what it returned.
     parameter.grad.copy_(reached[0])
     for gradient in reached[1:]:
         parameter.grad += gradient

@@ -62,12 +62,15 @@ class Trajectories:
 
     What the network reads and gave stays on its device; what the environments said is small, and
     moves there once per rollout.
+
+    Args:
+        num_steps: T.
+        num_envs: N.
+        obs: what some of them show, as an example; on the device.
     """
 
-    def __init__(
-        self, num_steps: int, num_envs: int, obs: Shaped[Tensor, "envs ..."], device: str
-    ) -> None:
-        size = (num_steps, num_envs)
+    def __init__(self, num_steps: int, num_envs: int, obs: Shaped[Tensor, "some ..."]) -> None:
+        size, device = (num_steps, num_envs), obs.device
         # Images lie channels last, as the torso wants them: turned once here, read three times.
         # `obs` is a view with the axes where they belong.
         channels_last = obs.ndim == 4
@@ -85,10 +88,11 @@ class Trajectories:
         self.terminal: Bool[np.ndarray, "t n"] = np.zeros(size, dtype=bool)
         self.cut: Bool[np.ndarray, "t n"] = np.zeros(size, dtype=bool)
 
-    def put_observations(self, time: int, obs: Shaped[Tensor, "envs ..."]) -> None:
-        """What all environments showed at one time; copied."""
-        # Turned by themselves: a copy that turns them on its way takes twice as long.
-        self.obs[time] = channels_last(obs) if obs.ndim == 4 else obs
+    def put_observations(self, time: int, rows: slice, obs: Shaped[Tensor, "rows ..."]) -> None:
+        """What some environments showed at one time; copied."""
+        # On a CPU turned by themselves: a copy that turns them on its way takes twice as long.
+        turned = obs.ndim == 4 and obs.device.type == "cpu"
+        self.obs[time, rows] = channels_last(obs) if turned else obs
 
     def observations(self, indices: Int64[Tensor, " batch"]) -> Shaped[Tensor, "batch ..."]:
         """Observations of some steps; step t of environment n is number ``t * envs + n``."""

@@ -183,8 +183,8 @@ def _build(
     if isinstance(config, MultitaskDQNConfig):
         envs = make_all_envs(config, config.learner.num_envs, compute)
         return MultitaskDQNState(config, compute, envs)
-    env = make_task_envs(config, compute)
-    return expert_state(config, compute, env, fresh_network(config, env))
+    envs = make_task_envs(config, compute)
+    return expert_state(config, compute, envs, fresh_network(config, envs[0]))
 
 
 def _replay_steps(asked: int, num_envs: int) -> int:

@@ -1,8 +1,11 @@
 """Stage: one network learns one task by reinforcement, with replay (DQN) or without (PQN)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
@@ -22,6 +25,7 @@ from actor_mimic.protocols import protocol_named
 from actor_mimic.rollout import Rollout
 from actor_mimic.schedules import linear
 from actor_mimic.seeding import (
+    derive_seed,
     generator_state,
     numpy_generator,
     restore_generator,
@@ -50,15 +54,27 @@ def torso_spec(config: NetworkConfig, shape: tuple[int, ...]) -> TorsoSpec:
     return TorsoSpec(kind, shape, config.width, config.norm, config.centred and len(shape) > 1)
 
 
-def make_task_envs(config: ExpertConfig | TransferConfig, compute: Compute) -> VectorEnv:
-    """The environments that a configuration asks for."""
-    return make_envs(
-        config.task,
-        num_envs=config.learner.num_envs,
-        run_seed=config.seed,
-        protocol=protocol_named(config.protocol),
-        num_threads=compute.threads,
-    )
+def make_task_envs(config: ExpertConfig | TransferConfig, compute: Compute) -> list[VectorEnv]:
+    """The environments that a configuration asks for, in equal groups that share the threads."""
+    learner = config.learner
+    groups = learner.env_groups if isinstance(learner, PQNConfig) else 1
+    with ExitStack() as made:  # closed, if something goes wrong
+        envs = [
+            made.enter_context(
+                closing(
+                    make_envs(
+                        config.task,
+                        num_envs=learner.num_envs // groups,
+                        run_seed=derive_seed(config.seed, "group", group) if group else config.seed,
+                        protocol=protocol_named(config.protocol),
+                        num_threads=max(1, compute.threads // groups),
+                    )
+                )
+            )
+            for group in range(groups)
+        ]
+        made.pop_all()
+    return envs
 
 
 @torch.no_grad()
@@ -86,7 +102,7 @@ def fresh_network(config: ExpertConfig | TransferConfig, env: VectorEnv) -> QNet
 def expert_state(
     config: ExpertConfig | TransferConfig,
     compute: Compute,
-    env: VectorEnv,
+    envs: Sequence[VectorEnv],
     network: QNetwork,
 ) -> "PQNState | DQNState":
     """The state of an expert or a transfer before its first step.
@@ -94,7 +110,7 @@ def expert_state(
     Args:
         config: what to do.
         compute: where; the network is moved there.
-        env: the task's environments; the state owns them from now on.
+        envs: the task's, as `make_task_envs` gives them; the state owns them from now on.
         network: what to start from.
 
     Raises:
@@ -102,19 +118,30 @@ def expert_state(
     """
     compute.place(network)
     if isinstance(config.learner, PQNConfig):
-        return PQNState(config, config.learner, compute, env, network)
+        return PQNState(config, config.learner, compute, envs, network)
+    (env,) = envs
     return DQNState(config, config.learner, compute, env, network)
 
 
 class PQNState:
-    """Parallel Q-learning: rollouts of all environments, then a few epochs on each."""
+    """Parallel Q-learning: rollouts of all environments, then a few epochs on each.
+
+    Within a rollout no group of environments waits for another, which is what keeps many cores
+    busy: a step takes a hundred times as long where a game has to be started anew. The order in
+    which they come has no influence on what is learnt: the weights rest meanwhile, and each group
+    has random numbers of its own::
+
+        emulators of group 0   | step | step | step, reset ......... | step |
+        emulators of group 1          | step | step | step | step |     (done)
+        this thread            act  act act act act act act act  ... act
+    """
 
     def __init__(
         self,
         config: ExpertConfig | TransferConfig,
         settings: PQNConfig,
         compute: Compute,
-        env: VectorEnv,
+        envs: Sequence[VectorEnv],
         network: QNetwork,
     ) -> None:
         self.network = network
@@ -126,7 +153,10 @@ class PQNState:
         self._settings = settings
         self._device = compute.device
         self._workers = compute.workers()
-        self._rollout = _make_rollout(config, env)
+        self._groups = [
+            _make_rollout(config, env, compute, group) for group, env in enumerate(envs)
+        ]
+        self._waiters = ThreadPoolExecutor(len(envs), "emulators")
         self._learner = PQNLearner(
             network,
             learning_rate=settings.learning_rate,
@@ -140,7 +170,7 @@ class PQNState:
             fixed_shape=compute.fixed_shape,
         )
         self._trajectories = Trajectories(
-            settings.rollout_steps, env.num_envs, self._rollout.observations, compute.device
+            settings.rollout_steps, settings.num_envs, self._groups[0].observations
         )
 
     @property
@@ -151,36 +181,43 @@ class PQNState:
     def start(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Measures what the network's background is, and resets the environments."""
         see_backgrounds(self.network, self._config, stop)
-        self._rollout.start()
+        for group in self._groups:
+            group.start()
 
     def advance(self) -> dict[str, Tensor | float]:
         """One rollout and the epochs on it."""
         epsilon = epsilon_at(self._settings, self.steps, self.total_steps)
-        for time in range(self._settings.rollout_steps):
-            self._step(time, epsilon)
-        last_values = self._scores(self._rollout.observations).amax(dim=1)
+        self._play(epsilon)
+        last_values = torch.cat(
+            [self._scores(group.observations).amax(dim=1) for group in self._groups]
+        )
         rate = linear(
             min(self.steps, self.total_steps),
             start=self._settings.learning_rate,
             end=0.0,
             duration_steps=self.total_steps,
         )
-        self.steps += self._settings.rollout_steps * self._rollout.num_envs
-        self.recent.extend(self._rollout.take_finished())
+        self.steps += self._settings.rollout_steps * self._settings.num_envs
+        for group in self._groups:
+            self.recent.extend(group.take_finished())
         metrics = self._learner.update(self._trajectories, last_values, learning_rate=rate)
         return {**metrics, "epsilon": epsilon, "learning_rate": rate}
 
     def snapshot(self) -> Snapshot:
         """Network, optimiser, environments, generators, counters."""
         moments, learner = self._learner.state_dict()
-        tensors, rollout = self._rollout.state_dict()
+        tensors, groups = zip(*(group.state_dict() for group in self._groups), strict=True)
         return Snapshot(
-            {"model": self.network.state_dict(), "optimizer": moments, "rollout": tensors},
+            {
+                "model": self.network.state_dict(),
+                "optimizer": moments,
+                **{_group_name(index): pieces for index, pieces in enumerate(tensors)},
+            },
             {
                 "steps": self.steps,
                 "learner": learner,
-                "rollout": rollout,
                 "recent": self.recent.state_dict(),
+                **{_group_name(index): state for index, state in enumerate(groups)},
             },
         )
 
@@ -194,33 +231,80 @@ class PQNState:
         assert not replays, "PQN keeps no replay"
         self.network.load_state_dict(tensors["model"])
         self._learner.load_state_dict(tensors["optimizer"], state["learner"])
-        self._rollout.load_state_dict(tensors["rollout"], state["rollout"])
+        for _ in self._waiters.map(
+            lambda name, group: group.load_state_dict(tensors[name], state[name]),
+            map(_group_name, range(len(self._groups))),
+            self._groups,
+        ):
+            pass  # each plays its own games again, side by side
         self.recent.load_state_dict(state["recent"])
         self.steps = int(state["steps"])
 
     def close(self) -> None:
         """Stops the emulators."""
-        self._rollout.close()
+        self._waiters.shutdown()
+        for group in self._groups:
+            group.close()
 
-    def _step(self, time: int, epsilon: float) -> None:
-        store = self._trajectories
-        store.put_observations(time, self._rollout.observations)  # before `recv` overwrites them
-        scores = self._workers.infer(lambda obs: self._learner.forward(obs).scores, store.obs[time])
-        self._rollout.send(spread_argmax(scores.cpu().numpy()), epsilon)
-        store.values[time] = scores.amax(dim=1)
-        (transition,) = self._rollout.recv()
-        store.actions[time] = transition.actions
-        store.rewards[time] = transition.rewards
-        store.terminal[time] = transition.terminal
-        store.cut[time] = transition.truncated
+    def _play(self, epsilon: float) -> None:
+        """A rollout of every group."""
+        num_steps = self._settings.rollout_steps
+        if len(self._groups) == 1:
+            for time in range(num_steps):
+                self._act(0, time, epsilon)
+                self._take_in(0, time)
+            return
+        times = dict.fromkeys(range(len(self._groups)), 0)
+        playing: dict[Future[None], int] = {}
+        ready = set(times)
+        try:
+            while ready or playing:
+                for group in sorted(ready):
+                    self._act(group, times[group], epsilon)
+                    playing[self._waiters.submit(self._groups[group].wait)] = group
+                done, _ = wait(playing, return_when=FIRST_COMPLETED)
+                ready.clear()
+                for future in done:
+                    group = playing.pop(future)
+                    future.result()  # raises what went wrong there
+                    self._take_in(group, times[group])
+                    times[group] += 1
+                    if times[group] < num_steps:
+                        ready.add(group)
+        finally:
+            wait(playing)
+
+    def _act(self, group: int, time: int, epsilon: float) -> None:
+        """Starts a step of a group's environments."""
+        rollout, store, rows = self._groups[group], self._trajectories, self._rows(group)
+        store.put_observations(time, rows, rollout.observations)  # before `recv` overwrites them
+        scores = self._workers.infer(
+            lambda obs: self._learner.forward(obs).scores, store.obs[time, rows]
+        )
+        store.values[time, rows] = scores.amax(dim=1)
+        rollout.send(spread_argmax(scores.cpu().numpy()), epsilon)
+
+    def _take_in(self, group: int, time: int) -> None:
+        """What came of the step that `_act` started."""
+        store, rows = self._trajectories, self._rows(group)
+        (transition,) = self._groups[group].recv()
+        store.actions[time, rows] = transition.actions
+        store.rewards[time, rows] = transition.rewards
+        store.terminal[time, rows] = transition.terminal
+        store.cut[time, rows] = transition.truncated
         if transition.truncated.any():
-            rows = torch.from_numpy(transition.truncated).to(self._device)
+            cut = rows.start + np.flatnonzero(transition.truncated)
             final = self._scores(transition.final_observations).amax(dim=1)
-            store.cut_values[time, rows] = final
+            store.cut_values[time, torch.from_numpy(cut).to(self._device)] = final
+
+    def _rows(self, group: int) -> slice:
+        """Of a group among all environments."""
+        size = self._settings.num_envs // len(self._groups)
+        return slice(group * size, (group + 1) * size)
 
     def _scores(self, obs: Shaped[Tensor, "rows ..."]) -> Float[Tensor, "rows actions"]:
         network = self._learner.working.network
-        return self._workers.infer(lambda rows: network(rows).scores, obs.to(self._device))
+        return self._workers.infer(lambda rows: network(rows).scores, obs)
 
 
 class DQNState:
@@ -242,7 +326,7 @@ class DQNState:
         self._settings = settings
         self._device = compute.device
         self._workers = compute.workers()
-        self._rollout = _make_rollout(config, env)
+        self._rollout = _make_rollout(config, env, compute)
         self._learner = DQNLearner(
             network,
             optimizer_for(settings, network),
@@ -320,7 +404,7 @@ class DQNState:
         self._rollout.close()
 
     def _greedy(self) -> Int64[Any, " envs"]:
-        obs = self._rollout.observations.to(self._device)
+        obs = self._rollout.observations
         network = self._learner.working.network
         return spread_argmax(
             self._workers.infer(lambda rows: network(rows).scores, obs).cpu().numpy()
@@ -342,12 +426,20 @@ class DQNState:
         )
 
 
-def _make_rollout(config: ExpertConfig | TransferConfig, env: VectorEnv) -> Rollout:
+def _make_rollout(
+    config: ExpertConfig | TransferConfig, env: VectorEnv, compute: Compute, group: int = 0
+) -> Rollout:
+    stream = ("exploration", group) if group else ("exploration",)
     return Rollout(
         [env],
         life_loss_is_terminal=protocol_named(config.protocol).life_loss_ends_training_episodes,
-        rngs=[numpy_generator(config.seed, config.task, "exploration")],
+        rngs=[numpy_generator(config.seed, config.task, *stream)],
+        device=compute.device,
     )
+
+
+def _group_name(index: int) -> str:
+    return f"rollout-{index}" if index else "rollout"
 
 
 def optimizer_for(settings: DQNConfig, network: nn.Module) -> torch.optim.Optimizer:

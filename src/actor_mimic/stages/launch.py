@@ -64,12 +64,12 @@ def run_expert(config: ExpertConfig, launch: Launch) -> Iterator[Record]:
             return
         compute.start()
         foresee_memory(config, compute)
-        env = make_task_envs(config, compute)
-        with closed_on_error([env]):
-            state = expert_state(config, compute, env, fresh_network(config, env))
+        envs = make_task_envs(config, compute)
+        with closed_on_error(envs):
+            state = expert_state(config, compute, envs, fresh_network(config, envs[0]))
             foresee_storage(config, state, run, launch.notice)
         manifest = {"kind": "expert"}
-        yield from _reinforce(config, launch, run, state, env.action_names, manifest, started)
+        yield from _reinforce(config, launch, run, state, envs[0].action_names, manifest, started)
 
 
 def run_transfer(
@@ -91,17 +91,17 @@ def run_transfer(
             return
         compute.start()
         foresee_memory(config, compute)
-        env = make_task_envs(config, compute)
-        with closed_on_error([env]):
-            network, origins = transfer_network(config, env, parent)
-            state = expert_state(config, compute, env, network)
+        envs = make_task_envs(config, compute)
+        with closed_on_error(envs):
+            network, origins = transfer_network(config, envs[0], parent)
+            state = expert_state(config, compute, envs, network)
             foresee_storage(config, state, run, launch.notice)
         manifest = {
             "kind": "transfer",
             "parents": parents,
             "tensor_origins": [dataclasses.asdict(entry) for entry in origins],
         }
-        yield from _reinforce(config, launch, run, state, env.action_names, manifest, started)
+        yield from _reinforce(config, launch, run, state, envs[0].action_names, manifest, started)
 
 
 def run_distill(
