@@ -1,6 +1,7 @@
 """One learning loop of this project: steps per second, its parts alone, its peak of memory.
 
     python -m benchmarks.one_loop dqn
+    python -m benchmarks.one_loop pqn-gpu --device cuda
 
 Prints one line of JSON. The loop is a stage's own state object, advanced as the stage does it, but
 without records, evaluations and checkpoints.
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from actor_mimic.compute import Compute
+from actor_mimic.compute import Compute, choose_compute
 from actor_mimic.config import DistillConfig, ExpertConfig, build_config
 from actor_mimic.networks.working_copy import lower
 from actor_mimic.rollout import Rollout
@@ -29,7 +30,7 @@ from actor_mimic.stages.expert import (
     make_task_envs,
 )
 from actor_mimic.teachers.teacher import Teacher
-from benchmarks.options import add_options, compute_for
+from benchmarks.options import add_options
 from benchmarks.processes import peak_memory_mib
 from benchmarks.timing import median_rate
 from benchmarks.workloads import (
@@ -154,7 +155,8 @@ def _update_call(
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """All figures of one loop."""
-    compute, workload = compute_for(options), WORKLOADS[name]
+    compute = choose_compute(options.device, options.precision)
+    workload = WORKLOADS[name]
     compute.start()
     config = workload.config(options.game)
     assert isinstance(config, ExpertConfig | DistillConfig)
@@ -180,6 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measures one loop and prints one line of JSON."""
     parser = argparse.ArgumentParser(description="One loop of this project, as a line of JSON.")
     parser.add_argument("name", choices=WORKLOADS)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     add_options(parser)
     options = parser.parse_args(arguments)
     print(json.dumps(measure(options.name, options)))

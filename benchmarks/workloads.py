@@ -1,7 +1,8 @@
 """What is measured: learning loops by name, each as the configuration of a stage.
 
 ``pqn``, ``dqn`` and ``distill`` are the stages as they come; ``distill-nature`` has the Nature
-network itself and trains one sample per step. The two others are DQN on Pong with the
+network itself and trains one sample per step; ``pqn-gpu`` is PQN as ``--preset gpu`` has it, which
+wants ``--device cuda`` and has no floor. The two others are DQN on Pong with the
 hyper-parameters of RL Baselines3 Zoo, for the comparison with Stable-Baselines3 (`sb3`); they
 replay 8 samples per step as SB3 does, and have a network of the same size. What they share with
 SB3, and what is free, stands in `benchmarks.sb3`.
@@ -74,6 +75,8 @@ def _like_sb3(batch_size: int, num_envs: int) -> dict[str, Any]:
 WORKLOADS = {
     # The first rollout with its updates is the warm-up.
     "pqn": Workload("PQN", "expert", {}, warm_steps=1, least_of_floor=0.8),
+    # The first three rollouts compile.
+    "pqn-gpu": Workload("PQN, preset gpu", "expert", {"preset": "gpu"}, warm_steps=3 * 256 * 32),
     "dqn": Workload(
         "DQN",
         "expert",

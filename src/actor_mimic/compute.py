@@ -82,14 +82,16 @@ class Compute:
     def start(self) -> None:
         """Sets the process-wide thread count, and how CUDA computes.
 
-        Every worker gets its share of the threads for what PyTorch splits up itself.
+        Every worker gets its share of the threads for what PyTorch splits up itself. Beside a GPU
+        that is one: what is left to the CPU is small, and the emulators need the cores.
 
         Matrix products and convolutions in float32 stay in float32: TF32 would round their
         inputs to 11 bits, and who asks for float32 beside bfloat16 asks for more.
         """
-        torch.set_num_threads(max(1, self.threads // self.num_workers))
+        on_cpu = self.device == "cpu"
+        torch.set_num_threads(max(1, self.threads // self.num_workers) if on_cpu else 1)
         _keep_freed_memory()
-        if self.device != "cpu":
+        if not on_cpu:
             torch.set_float32_matmul_precision("highest")
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cudnn.benchmark = True

@@ -21,6 +21,7 @@ SETTINGS = {
 }
 LEARNERS = {
     "pqn": {"num_envs": 8, "rollout_steps": 16, "minibatch_size": 64},
+    "pqn-groups": {"num_envs": 8, "env_groups": 2, "rollout_steps": 16, "minibatch_size": 64},
     "dqn": {
         "algorithm": "dqn",
         "num_envs": 4,
@@ -31,7 +32,7 @@ LEARNERS = {
     },
 }
 # How often a run asks whether it is to stop until it is told to: early, in the middle, late.
-STOPS = {"pqn": (1, 3, 5), "dqn": (1, 30, 55)}
+STOPS = {"pqn": (1, 3, 5), "pqn-groups": (1, 3, 5), "dqn": (1, 30, 55)}
 
 
 def train(path: Path, settings: dict, *, stop_at: int = 10**9) -> None:

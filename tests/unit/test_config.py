@@ -156,7 +156,11 @@ def test_text_is_read_as_the_type_of_the_field(given, name, expected):
         ("expert", {"n_step": 3}, "n_step"),  # of DQN, and this is PQN
         ("expert", {"algorithm": "ppo"}, "pqn, dqn"),
         ("expert", {"algorithm": ["dqn"]}, "unknown algorithm"),
-        ("expert", {"preset": "natur"}, "unknown preset 'natur'.*fast, gpu, nature, sb3; did you mean"),
+        (
+            "expert",
+            {"preset": "natur"},
+            "unknown preset 'natur'.*fast, gpu, nature, sb3; did you mean",
+        ),
         ("expert", {"preset": 3}, "unknown preset 3"),
         ("expert", {"preset": "nature", "algorithm": "pqn"}, "'pqn' contradicts preset 'nature'"),
         ("expert", {"preset": "fast", "algorithm": "dqn"}, "leave one of the two out"),

@@ -207,17 +207,18 @@ class PQNState:
         """Network, optimiser, environments, generators, counters."""
         moments, learner = self._learner.state_dict()
         tensors, groups = zip(*(group.state_dict() for group in self._groups), strict=True)
+        rollout = {
+            f"{index}.{name}": tensor
+            for index, pieces in enumerate(tensors)
+            for name, tensor in pieces.items()
+        }
         return Snapshot(
-            {
-                "model": self.network.state_dict(),
-                "optimizer": moments,
-                **{_group_name(index): pieces for index, pieces in enumerate(tensors)},
-            },
+            {"model": self.network.state_dict(), "optimizer": moments, "rollout": rollout},
             {
                 "steps": self.steps,
                 "learner": learner,
+                "rollout": list(groups),
                 "recent": self.recent.state_dict(),
-                **{_group_name(index): state for index, state in enumerate(groups)},
             },
         )
 
@@ -231,12 +232,15 @@ class PQNState:
         assert not replays, "PQN keeps no replay"
         self.network.load_state_dict(tensors["model"])
         self._learner.load_state_dict(tensors["optimizer"], state["learner"])
-        for _ in self._waiters.map(
-            lambda name, group: group.load_state_dict(tensors[name], state[name]),
-            map(_group_name, range(len(self._groups))),
-            self._groups,
-        ):
-            pass  # each plays its own games again, side by side
+
+        def restore(index: int) -> None:
+            prefix, own = f"{index}.", tensors["rollout"].items()
+            pieces = {n.removeprefix(prefix): t for n, t in own if n.startswith(prefix)}
+            self._groups[index].load_state_dict(pieces, state["rollout"][index])
+
+        # Side by side: each plays its unfinished games again.
+        for _ in self._waiters.map(restore, range(len(self._groups))):
+            pass  # raises what went wrong there
         self.recent.load_state_dict(state["recent"])
         self.steps = int(state["steps"])
 
@@ -436,10 +440,6 @@ def _make_rollout(
         rngs=[numpy_generator(config.seed, config.task, *stream)],
         device=compute.device,
     )
-
-
-def _group_name(index: int) -> str:
-    return f"rollout-{index}" if index else "rollout"
 
 
 def optimizer_for(settings: DQNConfig, network: nn.Module) -> torch.optim.Optimizer:
