@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from actor_mimic.errors import DataError
 from actor_mimic.report.aggregate import Point, collect
 from actor_mimic.report.contents import counted
 from actor_mimic.report.tables import show_number, show_score
 from actor_mimic.report.zoo import MEASURED, markdown_table, score
+from actor_mimic.storage.records import read_records
+from actor_mimic.storage.run_dir import RECORDS
 from actor_mimic.storage.shipped import Shipped, read_shipped, shipped_names
 from benchmarks.documents import replace_table
 
@@ -37,9 +40,10 @@ def tables() -> dict[Path, str]:
 def training_table(experts: Sequence[Shipped], runs: Path) -> str:
     """How each was trained and what it scored on the way, from its own records."""
     curves = {run.name: run.curves for run in collect(runs).runs}
-    heads = ["expert", "trained by", "begun", "evaluations while learning (10 games each)"]
+    heads = ["expert", "trained by", "begun", "evaluations while learning"]
     rows = [[*heads, *(f"`{p}`, epsilon {e:g}" for p, e in MEASURED[:2])], ["---"] * 6]
     for expert in experts:
+        check_records(expert, runs / expert.name)
         told = expert.manifest["shipped"]
         compute = told["compute"]
         rows.append(
@@ -48,11 +52,29 @@ def training_table(experts: Sequence[Shipped], runs: Path) -> str:
                 f"`{told['command']}`",
                 f"{told['created'][:10]}, {compute['precision']}, "
                 f"{counted(compute['threads'], 'thread')}",
-                on_the_way(curves[expert.name][expert.task]),
+                f"{on_the_way(curves[expert.name][expert.task])} "
+                f"({expert.manifest['config']['eval_episodes']} games each)",
                 *(show_score(score(expert, *setting)) for setting in MEASURED[:2]),
             ]
         )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def check_records(expert: Shipped, run: Path) -> None:
+    """Refuses records of another run than the one that an expert comes from.
+
+    Raises:
+        DataError: if none of its checkpoints has the weights that were rounded.
+    """
+    wanted = expert.manifest["shipped"]["source_sha256"]
+    records = read_records(run / RECORDS) if (run / RECORDS).is_file() else []
+    saved = {r.values.get("model_sha256") for r in records if r.kind == "checkpoint"}
+    if wanted not in saved:
+        raise DataError(
+            f"{run}: expected the records of the run that {expert.name} was shipped from (weights "
+            f"{wanted[:16]}), found {'others' if saved else 'none'}: copy its run.json and "
+            "records.jsonl there"
+        )
 
 
 def on_the_way(points: Sequence[Point]) -> str:

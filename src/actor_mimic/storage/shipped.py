@@ -3,7 +3,8 @@
 ::
 
     zoo/pong/
-        model.safetensors   the torso's kernels and matrices in float16, all else in float32
+        model.safetensors   the torso's kernels, matrices and background in float16, all else in
+                            float32
         MANIFEST.json       as of any checkpoint; ``shipped`` says how it was trained
         scores.json         whole games under each protocol, played with exactly this file, and
                             at random
