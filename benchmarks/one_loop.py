@@ -20,8 +20,8 @@ import torch
 from actor_mimic.compute import Compute, choose_compute
 from actor_mimic.config import DistillConfig, ExpertConfig, build_config
 from actor_mimic.networks.working_copy import lower
-from actor_mimic.rollout import Rollout
 from actor_mimic.stages.distill import DistillState
+from actor_mimic.stages.env_groups import EnvGroups
 from actor_mimic.stages.expert import (
     DQNState,
     PQNState,
@@ -96,36 +96,43 @@ def parts_alone(
     envs = num_envs(config)
     update, examples = _update_call(state, config)
     rates = {
-        "emulation": median_rate(_emulation_call(state), envs, seconds),
+        "emulation": median_rate(*_emulation_call(state, config), seconds),
         "acting": median_rate(_acting_call(state), envs, seconds),
         "update": median_rate(update, examples, seconds) / samples_per_step(config),
     }
     return {part: 1e6 / rate for part, rate in rates.items()}
 
 
-def _rollouts(state: State) -> list[Rollout]:
-    return state._groups if isinstance(state, PQNState) else [state._rollout]
+def _emulation_call(
+    state: State, config: ExpertConfig | DistillConfig
+) -> tuple[Callable[[], object], int]:
+    """A call that steps all environments, in groups that do not wait, and how many steps it is."""
+    if isinstance(state, PQNState):
+        groups, steps = state._groups, state._settings.rollout_steps
+    else:
+        groups, steps = EnvGroups([state._rollout]), 1
+    greedy = np.zeros(groups.rollouts[0].num_envs, dtype=np.int64)
 
+    def send(group: int, _: int) -> None:
+        groups.rollouts[group].send(greedy, 1.0)  # random actions, as in the floor
 
-def _emulation_call(state: State) -> Callable[[], object]:
-    rollouts = _rollouts(state)
+    def receive(group: int, _: int) -> None:
+        groups.rollouts[group].recv()
+        groups.rollouts[group].take_finished()
 
-    def step() -> None:
-        for rollout in rollouts:
-            rollout.send(np.zeros(rollout.num_envs, dtype=np.int64), 1.0)  # as in the floor
-        for rollout in rollouts:
-            rollout.recv()
-            rollout.take_finished()
-
-    return step
+    return lambda: groups.play(steps, send, receive), num_envs(config) * steps
 
 
 def _acting_call(state: State) -> Callable[[], object]:
     if isinstance(state, DistillState):
         return state._act_and_label
     if isinstance(state, PQNState):
-        groups = [rollout.observations for rollout in state._groups]
-        return lambda: [state._scores(obs).argmax(dim=1).cpu() for obs in groups]
+        groups = [rollout.observations for rollout in state._groups.rollouts]
+        workers, forward = state._workers, state._learner.forward
+        return lambda: [
+            workers.infer(lambda rows: forward(rows).scores, obs).argmax(dim=1).cpu()
+            for obs in groups
+        ]
     return state._greedy
 
 
@@ -146,7 +153,7 @@ def _update_call(
 
         return learn, batch
     rollout = state._settings.rollout_steps * num_envs(config)
-    last_values = torch.zeros(num_envs(config), device=state._device)
+    last_values = torch.zeros(num_envs(config), device=state._compute.device)
     return (
         lambda: state._learner.update(state._trajectories, last_values, learning_rate=1e-6),
         rollout * state._settings.epochs,
@@ -168,6 +175,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "updates": updates,
         "samples_per_step": updates * batch_size(config) / steps,
         "num_envs": num_envs(config),
+        "device": compute.device,
+        "compiled": compute.compiled,
         "threads": compute.threads,
         "precision": compute.precision,
         "peak_memory_mib": peak_memory_mib(),

@@ -83,13 +83,14 @@ class Compute:
         """Sets the process-wide thread count, and how CUDA computes.
 
         Every worker gets its share of the threads for what PyTorch splits up itself. Beside a GPU
-        that is one: what is left to the CPU is small, and the emulators need the cores.
+        that is a few: what is left to the CPU is small, and the emulators need the cores.
 
         Matrix products and convolutions in float32 stay in float32: TF32 would round their
         inputs to 11 bits, and who asks for float32 beside bfloat16 asks for more.
         """
         on_cpu = self.device == "cpu"
-        torch.set_num_threads(max(1, self.threads // self.num_workers) if on_cpu else 1)
+        share = self.threads // self.num_workers if on_cpu else min(self.threads, MAX_WORKERS)
+        torch.set_num_threads(max(1, share))
         _keep_freed_memory()
         if not on_cpu:
             torch.set_float32_matmul_precision("highest")
@@ -328,19 +329,24 @@ def _read(path: Path) -> str | None:
 
 
 def require_memory(
-    needed_bytes: int, purpose: str, settings: str = "replay_capacity_steps"
+    needed_bytes: int,
+    purpose: str,
+    settings: str = "replay_capacity_steps",
+    device: str = "cpu",
 ) -> None:
     """Refuses what cannot fit, before hours are spent on it.
 
     Args:
-        needed_bytes: of main memory.
+        needed_bytes: of the device's memory.
         purpose: what for.
         settings: which would make it less.
+        device: the CPU's is main memory.
 
     Raises:
         ConfigError: if less than the needed bytes (and a tenth more) are free.
     """
-    available = available_memory_bytes()
+    on_cpu = device == "cpu"
+    available = available_memory_bytes() if on_cpu else torch.cuda.mem_get_info(device)[0]
     if needed_bytes * 1.1 > available:
         raise ConfigError(
             f"{purpose} needs {needed_bytes / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are "

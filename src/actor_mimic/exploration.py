@@ -7,23 +7,27 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 
-def spread_argmax(scores: Float[np.ndarray, "n a"]) -> Int64[np.ndarray, " n"]:
+def spread_argmax(scores: Float[np.ndarray, "n a"], *, first: int = 0) -> Int64[np.ndarray, " n"]:
     """The action of the highest score in each row; among equal ones each row has its own favourite.
 
-    Row i prefers action i mod a, then the next ones in their cyclic order. Outputs that begin at
-    zero are equal until the first reward, and where random play never meets one (Enduro) it is
-    exploration that decides whether there will be any: some of the environments press the
-    accelerator for as long as it takes. Were the first of the best taken, all would do nothing
-    for ever as soon as epsilon has fallen; were one taken at random, all would go on playing
-    at random. With fewer rows than actions, the last actions are nobody's favourite.
+    Row i, counted from ``first``, prefers action i mod a, then the next ones in their cyclic order.
+    Outputs that begin at zero are equal until the first reward, and where random play never meets
+    one (Enduro) it is exploration that decides whether there will be any: some of the environments
+    press the accelerator for as long as it takes. Were the first of the best taken, all would do
+    nothing for ever as soon as epsilon has fallen; were one taken at random, all would go on
+    playing at random. With fewer rows than actions, the last actions are nobody's favourite.
 
     Source: our deviation (docs/deviations.md, 47).
+
+    Args:
+        scores: of each environment's actions.
+        first: number of the first row among all environments.
 
     Returns:
         The actions, a new array.
     """
     n, num_actions = scores.shape
-    shifts = np.arange(n)
+    shifts = first + np.arange(n)
     order = (shifts[:, None] + np.arange(num_actions)) % num_actions
     preferred_first = np.take_along_axis(scores, order, axis=1)
     return (preferred_first.argmax(axis=1) + shifts) % num_actions

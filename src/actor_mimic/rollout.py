@@ -227,8 +227,10 @@ class Rollout:
                 )
             self._score[row], self._length[row] = 0.0, 0
         truncated = step.truncated & ~terminal
-        final_observations = stacks[np.flatnonzero(truncated)]
-        _push(final_observations, step.final_frames[truncated])
+        final_observations = stacks[:0]
+        if truncated.any():
+            final_observations = stacks[np.flatnonzero(truncated)]
+            _push(final_observations, step.final_frames[truncated])
         _push(self._stacks[index], step.frames)
         self._cut(index, step.started)
         return Transition(

@@ -21,7 +21,15 @@ SETTINGS = {
 }
 LEARNERS = {
     "pqn": {"num_envs": 8, "rollout_steps": 16, "minibatch_size": 64},
-    "pqn-groups": {"num_envs": 8, "env_groups": 2, "rollout_steps": 16, "minibatch_size": 64},
+    "pqn-groups": {
+        "task": "pong",
+        "num_envs": 4,
+        "env_groups": 2,
+        "rollout_steps": 32,
+        "minibatch_size": 64,
+        "width": 0.1,
+        "centred": False,
+    },
     "dqn": {
         "algorithm": "dqn",
         "num_envs": 4,

@@ -9,10 +9,15 @@ import pytest
 import torch
 from probes import CPU, Move, ProbeEnvs, pqn
 
+from actor_mimic.compute import Compute
 from actor_mimic.config import ConfigError, ExpertConfig, NetworkConfig
+from actor_mimic.envs.make import make_envs
+from actor_mimic.envs.vector_step import VectorEnv
+from actor_mimic.errors import UsageError
 from actor_mimic.exploration import epsilon_greedy, spread_argmax
 from actor_mimic.seeding import numpy_generator
-from actor_mimic.stages.expert import PQNState, expert_state, fresh_network
+from actor_mimic.stages import expert
+from actor_mimic.stages.expert import PQNState, expert_state, fresh_network, make_task_envs
 
 # Three states in a circle; what is paid depends on state and action.
 CIRCLE = [
@@ -113,7 +118,7 @@ def test_every_group_plays_as_it_would_alone() -> None:
         for time in range(8):
             with torch.no_grad():
                 scores = network(torch.from_numpy(obs)).scores
-            greedy = spread_argmax(scores.numpy())
+            greedy = spread_argmax(scores.numpy(), first=rows.start)
             actions = epsilon_greedy(greedy, epsilon=1.0, num_actions=2, rng=rng)
             envs.send(actions)
             step = envs.recv()
@@ -132,22 +137,121 @@ def test_every_group_plays_as_it_would_alone() -> None:
 
 
 def test_what_goes_wrong_in_a_group_is_raised_when_the_others_have_answered() -> None:
-    groups = make_groups(3)
-    answered = []
+    groups = make_groups(2)
+    failed, answered = threading.Event(), []
 
     def fail() -> None:
+        failed.set()
         raise OSError("the emulator is gone")
 
-    groups[0].before = fail
-    groups[1].before = lambda: answered.append(1)
+    def take_long() -> None:
+        assert failed.wait(TIMEOUT_S)
+        threading.Event().wait(0.1)  # longer than it takes to raise
+        answered.append(1)
+
+    groups[0].before, groups[1].before = fail, take_long
     state = state_of(groups)
     with pytest.raises(OSError, match="the emulator is gone"):
         state.advance()
+    assert answered == [1]
     state.close()
 
-    assert answered
+
+def test_all_groups_are_closed_even_if_one_fails_to() -> None:
+    groups = make_groups(3)
+    closed = []
+    for index, group in enumerate(groups):
+        group.close = lambda index=index: closed.append(index)  # type: ignore[method-assign]
+
+    def fail() -> None:
+        raise OSError("it does not close")
+
+    groups[1].close = fail  # type: ignore[method-assign]
+    state = state_of(groups)
+    with pytest.raises(OSError, match="it does not close"):
+        state.close()
+
+    assert sorted(closed) == [0, 2]
+
+
+def test_small_groups_have_different_favourites() -> None:
+    """Of equal values: groups of one would otherwise all take the first action (deviation 47)."""
+    groups = make_groups(2, size=1)
+    config = ExpertConfig(
+        task="probe",
+        total_steps=1_000,
+        learner=pqn(num_envs=2, env_groups=2, minibatch_size=2, epsilon_start=0.0, epsilon_end=0.0),
+        network=NetworkConfig(width=0.25),
+    )
+    network = fresh_network(config, groups[0])
+    with torch.no_grad():
+        network.head.weight.zero_()
+        network.head.bias.zero_()
+    state = expert_state(config, CPU, groups, network)
+    assert isinstance(state, PQNState)
+    state.start()
+    state.advance()
+    state.close()
+
+    assert state._trajectories.actions[0].tolist() == [0, 1]
 
 
 def test_groups_must_be_equal() -> None:
     with pytest.raises(ConfigError, match="env_groups 3 must divide num_envs 16"):
         ExpertConfig(task="probe", learner=pqn(env_groups=3))
+
+
+def test_groups_are_for_emulators() -> None:
+    config = ExpertConfig(task="gym:CartPole-v1", learner=pqn(env_groups=2))
+    with pytest.raises(ConfigError, match="env_groups must be 1 for gym:CartPole-v1, got 2"):
+        make_task_envs(config, CPU)
+
+
+def test_groups_play_different_games_and_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first group those of a run without groups."""
+    asked: list[int] = []
+
+    def noting(*arguments: Any, num_threads: int, **settings: Any) -> VectorEnv:
+        asked.append(num_threads)
+        return make_envs(*arguments, num_threads=num_threads, **settings)
+
+    monkeypatch.setattr(expert, "make_envs", noting)
+    compute = Compute("cpu", "float32", 5)
+    frames = []
+    for settings in ({"num_envs": 2}, {"num_envs": 4, "env_groups": 2}):
+        envs = make_task_envs(ExpertConfig(task="pong", learner=pqn(**settings)), compute)
+        frames += [env.reset() for env in envs]
+        for env in envs:
+            env.close()
+
+    assert asked == [5, 2, 2]
+    assert np.array_equal(frames[1], frames[0])
+    assert not np.array_equal(frames[2], frames[1])
+
+
+def test_closing_ends_the_games_that_are_played_again() -> None:
+    """From another thread, as when a signal comes meanwhile; else it would take as long as they."""
+    (env,) = make_task_envs(ExpertConfig(task="pong", learner=pqn(num_envs=1)), CPU)
+    env.reset()
+    for _ in range(20):
+        env.send(np.zeros(1, dtype=np.int64))
+        env.recv()
+    state = env.state_dict()
+    # A history that would take minutes.
+    state["actions"] = [state["actions"][0] * 20_000]
+    raised: list[BaseException] = []
+
+    def play_again() -> None:
+        try:
+            env.load_state_dict(state)
+        except UsageError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=play_again)
+    thread.start()
+    threading.Event().wait(0.5)
+    env.close()
+    thread.join(TIMEOUT_S)
+
+    assert not thread.is_alive()
+    assert "closed before it was where it had been" in str(raised)

@@ -96,7 +96,8 @@ def test_a_game_looks_the_same_to_the_same_seed(monkeypatch):
     monkeypatch.setattr(background, "STEPS", 50)
     paper = protocol_named("paper")
     one, again, other = (
-        background.mean_frames(["pong"], seed=s, protocol=paper)[0] for s in (0, 0, 1)
+        background.mean_frames(["pong"], seed=s, protocol=paper, num_threads=n)[0]
+        for s, n in ((0, 1), (0, 2), (1, 1))
     )
 
     assert one.shape == (84, 84)
@@ -124,7 +125,7 @@ def expert(**changes: object) -> tuple[ExpertConfig, QNetwork]:
     (env,) = make_task_envs(config, CPU)
     network = fresh_network(config, env)
     env.close()
-    background.see_backgrounds(network, config, lambda: None)
+    background.see_backgrounds(network, config, 1, lambda: None)
     return config, network
 
 
@@ -294,16 +295,16 @@ def test_a_target_network_has_the_backgrounds_that_are_set_later():
 def test_a_student_looks_at_its_games_before_the_first_step(monkeypatch):
     asked = []
 
-    def mean_frames(tasks, *, seed, protocol, stop):
-        asked.append((list(tasks), seed, protocol.name, stop()))
+    def mean_frames(tasks, *, seed, protocol, num_threads, stop):
+        asked.append((list(tasks), seed, protocol.name, num_threads, stop()))
         return [torch.full((84, 84), 0.1), torch.full((84, 84), 0.2)]
 
     monkeypatch.setattr(background, "mean_frames", mean_frames)
     two = student()
     config = build_config("distill", {"tasks": list(GAMES), "seed": 5, "protocol": "sticky"})
-    background.see_backgrounds(two, config, lambda: 15)
+    background.see_backgrounds(two, config, 3, lambda: 15)
 
-    assert asked == [(["pong", "boxing"], 5, "sticky", 15)]
+    assert asked == [(["pong", "boxing"], 5, "sticky", 3, 15)]
     assert [float(looks.mean()) for looks in two.backgrounds] == pytest.approx([0.1, 0.2])
 
 

@@ -1,6 +1,7 @@
 """What is foreseen of a run's checkpoints, against sums made by hand."""
 
 import pytest
+import torch
 
 from actor_mimic import compute
 from actor_mimic.compute import Compute
@@ -71,3 +72,11 @@ def test_memory_by_hand(stage, settings, needed, named, monkeypatch):
     monkeypatch.setattr(compute, "available_memory_bytes", lambda: 1.1 * needed - 1)
     with pytest.raises(ConfigError, match=f"smaller {named}"):
         foresee_memory(config, cpu)
+
+    # On a GPU it is the GPU's that counts.
+    free = {"cuda:1": 1.1 * needed}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device], 2**40))
+    foresee_memory(config, Compute("cuda:1", "float32", 1))
+    free["cuda:1"] -= 1
+    with pytest.raises(ConfigError, match=f"smaller {named}"):
+        foresee_memory(config, Compute("cuda:1", "float32", 1))

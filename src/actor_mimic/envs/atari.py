@@ -9,6 +9,7 @@ limit on an episode's length is kept here too: the emulator's own goes unreporte
 lost in the same step, and the frame that it ends with misses its last emulator frame.
 """
 
+import threading
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -157,6 +158,8 @@ class AtariEnvs:
             num_actions=len(self.action_names),
             steps_per_seed=STEPS_PER_SEED,
         )
+        self._closing = False
+        self._playing_again = threading.Lock()
 
     def reset(self) -> Frames:
         """Starts every environment's next episode; frames are uint8 ``[envs, 84, 84]``."""
@@ -200,17 +203,22 @@ class AtariEnvs:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Plays the recorded actions again; about 10,000 environment steps a second.
 
+        A `close` from another thread ends it.
+
         Raises:
             DataError: if the state was taken from another number of environments.
         """
 
         def step(actions: Int64[np.ndarray, " envs"]) -> None:
+            if self._closing:
+                raise UsageError(f"{self.task}: closed before it was where it had been")
             for twin in self._twins:
                 twin.send(actions)
             self._recv()
 
         self._log.load_state_dict(state)
-        self._log.play_again(self._reset, step)
+        with self._playing_again:
+            self._log.play_again(self._reset, step)
 
     def picture(self) -> UInt8[np.ndarray, "height width 3"]:
         """Environment 0 in colour, 210x160 RGB; needs ``with_picture=True``."""
@@ -220,9 +228,11 @@ class AtariEnvs:
 
     def close(self) -> None:
         """Frees the emulators."""
-        for twin in self._twins:
-            twin.close()
-        self._twins = []  # the library's `close` keeps threads and memory until this
+        self._closing = True
+        with self._playing_again:
+            for twin in self._twins:
+                twin.close()
+            self._twins = []  # the library's `close` keeps threads and memory until this
 
     def _reset(
         self,

@@ -62,7 +62,7 @@ class VectorEnv(Protocol):
     steps_per_s: float  # when it is played in real time, as in a film
 
     def reset(self) -> Frames:
-        """Starts every environment's next episode and returns the first frames."""
+        """Starts every environment's next episode; no later step overwrites its first frames."""
         ...
 
     def send(self, actions: Int64[np.ndarray, " envs"]) -> None:

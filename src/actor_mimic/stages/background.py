@@ -30,7 +30,10 @@ EVERY = 5  # neighbours are much the same
 
 @torch.no_grad()
 def see_backgrounds(
-    network: QNetwork | Student, config: Config, stop: Callable[[], int | None]
+    network: QNetwork | Student,
+    config: Config,
+    num_threads: int,
+    stop: Callable[[], int | None],
 ) -> None:
     """Gives a network that is to be centred what it takes away from the frames of its tasks.
 
@@ -39,6 +42,7 @@ def see_backgrounds(
     Args:
         network: a student of the configuration's tasks, in their order, or a network of its one.
         config: of the run.
+        num_threads: of the emulators.
         stop: as `mean_frames` has it.
 
     Raises:
@@ -52,7 +56,9 @@ def see_backgrounds(
         return
     tasks = config.tasks if isinstance(config, SeveralTasks) else (config.task,)
     protocol = protocol_named(config.protocol)
-    looks = mean_frames(tasks, seed=config.seed, protocol=protocol, stop=stop)
+    looks = mean_frames(
+        tasks, seed=config.seed, protocol=protocol, num_threads=num_threads, stop=stop
+    )
     backgrounds.copy_(torch.stack(looks).view_as(backgrounds))
 
 
@@ -61,6 +67,7 @@ def mean_frames(
     *,
     seed: int,
     protocol: Protocol,
+    num_threads: int = 1,
     stop: Callable[[], int | None] = lambda: None,
 ) -> list[Float32[Tensor, "height width"]]:
     """The mean of the frames that random play sees, scaled to 0..1, of each task.
@@ -69,6 +76,7 @@ def mean_frames(
         tasks: whose observations are images; they are played side by side.
         seed: of the games, which nothing else is played with.
         protocol: how games start.
+        num_threads: that the emulators share.
         stop: asked after every step; the number of a signal, or None.
 
     Raises:
@@ -83,7 +91,7 @@ def mean_frames(
                         num_envs=NUM_ENVS,
                         run_seed=derive_seed(seed, "background"),
                         protocol=protocol,
-                        num_threads=1,
+                        num_threads=max(1, num_threads // len(tasks)),
                     )
                 )
             )

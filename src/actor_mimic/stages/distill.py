@@ -62,6 +62,7 @@ class DistillState:
     ) -> None:
         self.total_steps = config.total_steps
         self.config = config
+        self._compute = compute
         self._device = compute.device
         self.teachers = list(teachers)
         envs = make_all_envs(config, config.envs_per_task, compute)
@@ -123,7 +124,7 @@ class DistillState:
 
     def start(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Measures what the student's backgrounds are, and resets the environments."""
-        see_backgrounds(self.network, self.config, stop)
+        see_backgrounds(self.network, self.config, self._compute.threads, stop)
         self._rollout.start()
 
     def advance(self) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """Stage: one network learns one task by reinforcement, with replay (DQN) or without (PQN)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from actor_mimic.compute import Compute
 from actor_mimic.config import ExpertConfig, NetworkConfig, TransferConfig
+from actor_mimic.envs.gymnasium import TASK_PREFIX
 from actor_mimic.envs.make import make_envs
 from actor_mimic.envs.vector_step import VectorEnv
+from actor_mimic.errors import ConfigError
 from actor_mimic.exploration import spread_argmax
 from actor_mimic.learner_config import DQNConfig, PQNConfig
 from actor_mimic.learners.dqn import DQNLearner
@@ -32,6 +34,7 @@ from actor_mimic.seeding import (
     torch_generator,
 )
 from actor_mimic.stages.background import see_backgrounds
+from actor_mimic.stages.env_groups import EnvGroups
 from actor_mimic.stages.replays import add_transition, make_replays, replay_layout
 from actor_mimic.stages.training import RecentEpisodes, Snapshot
 
@@ -55,9 +58,18 @@ def torso_spec(config: NetworkConfig, shape: tuple[int, ...]) -> TorsoSpec:
 
 
 def make_task_envs(config: ExpertConfig | TransferConfig, compute: Compute) -> list[VectorEnv]:
-    """The environments that a configuration asks for, in equal groups that share the threads."""
+    """The environments that a configuration asks for, in equal groups that share the threads.
+
+    Raises:
+        ConfigError: if there are to be several groups of what is not made to run in threads.
+    """
     learner = config.learner
     groups = learner.env_groups if isinstance(learner, PQNConfig) else 1
+    if groups > 1 and config.task.startswith(TASK_PREFIX):
+        raise ConfigError(
+            f"env_groups must be 1 for {config.task}, got {groups}: only Atari's emulators run in "
+            "threads of their own"
+        )
     with ExitStack() as made:  # closed, if something goes wrong
         envs = [
             made.enter_context(
@@ -124,17 +136,7 @@ def expert_state(
 
 
 class PQNState:
-    """Parallel Q-learning: rollouts of all environments, then a few epochs on each.
-
-    Within a rollout no group of environments waits for another, which is what keeps many cores
-    busy: a step takes a hundred times as long where a game has to be started anew. The order in
-    which they come has no influence on what is learnt: the weights rest meanwhile, and each group
-    has random numbers of its own::
-
-        emulators of group 0   | step | step | step, reset ......... | step |
-        emulators of group 1          | step | step | step | step |     (done)
-        this thread            act  act act act act act act act  ... act
-    """
+    """Parallel Q-learning: rollouts of all environments, then a few epochs on each."""
 
     def __init__(
         self,
@@ -151,12 +153,11 @@ class PQNState:
         self.replay_bytes = 0
         self._config = config
         self._settings = settings
-        self._device = compute.device
+        self._compute = compute
         self._workers = compute.workers()
-        self._groups = [
-            _make_rollout(config, env, compute, group) for group, env in enumerate(envs)
-        ]
-        self._waiters = ThreadPoolExecutor(len(envs), "emulators")
+        self._groups = EnvGroups(
+            [_make_rollout(config, env, compute, group) for group, env in enumerate(envs)]
+        )
         self._learner = PQNLearner(
             network,
             learning_rate=settings.learning_rate,
@@ -170,7 +171,7 @@ class PQNState:
             fixed_shape=compute.fixed_shape,
         )
         self._trajectories = Trajectories(
-            settings.rollout_steps, settings.num_envs, self._groups[0].observations
+            settings.rollout_steps, settings.num_envs, self._groups.rollouts[0].observations
         )
 
     @property
@@ -180,44 +181,40 @@ class PQNState:
 
     def start(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Measures what the network's background is, and resets the environments."""
-        see_backgrounds(self.network, self._config, stop)
-        for group in self._groups:
-            group.start()
+        see_backgrounds(self.network, self._config, self._compute.threads, stop)
+        self._groups.start()
 
     def advance(self) -> dict[str, Tensor | float]:
         """One rollout and the epochs on it."""
-        epsilon = epsilon_at(self._settings, self.steps, self.total_steps)
-        self._play(epsilon)
+        settings = self._settings
+        epsilon = epsilon_at(settings, self.steps, self.total_steps)
+        self._groups.play(
+            settings.rollout_steps, partial(self._act, epsilon=epsilon), self._take_in
+        )
         last_values = torch.cat(
-            [self._scores(group.observations).amax(dim=1) for group in self._groups]
+            [self._scores(group.observations).amax(dim=1) for group in self._groups.rollouts]
         )
         rate = linear(
             min(self.steps, self.total_steps),
-            start=self._settings.learning_rate,
+            start=settings.learning_rate,
             end=0.0,
             duration_steps=self.total_steps,
         )
-        self.steps += self._settings.rollout_steps * self._settings.num_envs
-        for group in self._groups:
-            self.recent.extend(group.take_finished())
+        self.steps += settings.rollout_steps * settings.num_envs
+        self.recent.extend(self._groups.take_finished())
         metrics = self._learner.update(self._trajectories, last_values, learning_rate=rate)
         return {**metrics, "epsilon": epsilon, "learning_rate": rate}
 
     def snapshot(self) -> Snapshot:
         """Network, optimiser, environments, generators, counters."""
         moments, learner = self._learner.state_dict()
-        tensors, groups = zip(*(group.state_dict() for group in self._groups), strict=True)
-        rollout = {
-            f"{index}.{name}": tensor
-            for index, pieces in enumerate(tensors)
-            for name, tensor in pieces.items()
-        }
+        tensors, rollout = self._groups.state_dict()
         return Snapshot(
-            {"model": self.network.state_dict(), "optimizer": moments, "rollout": rollout},
+            {"model": self.network.state_dict(), "optimizer": moments, "rollout": tensors},
             {
                 "steps": self.steps,
                 "learner": learner,
-                "rollout": list(groups),
+                "rollout": rollout,
                 "recent": self.recent.state_dict(),
             },
         )
@@ -232,79 +229,37 @@ class PQNState:
         assert not replays, "PQN keeps no replay"
         self.network.load_state_dict(tensors["model"])
         self._learner.load_state_dict(tensors["optimizer"], state["learner"])
-
-        def restore(index: int) -> None:
-            prefix, own = f"{index}.", tensors["rollout"].items()
-            pieces = {n.removeprefix(prefix): t for n, t in own if n.startswith(prefix)}
-            self._groups[index].load_state_dict(pieces, state["rollout"][index])
-
-        # Side by side: each plays its unfinished games again.
-        for _ in self._waiters.map(restore, range(len(self._groups))):
-            pass  # raises what went wrong there
+        self._groups.load_state_dict(tensors["rollout"], state["rollout"])
         self.recent.load_state_dict(state["recent"])
         self.steps = int(state["steps"])
 
     def close(self) -> None:
         """Stops the emulators."""
-        self._waiters.shutdown()
-        for group in self._groups:
-            group.close()
-
-    def _play(self, epsilon: float) -> None:
-        """A rollout of every group."""
-        num_steps = self._settings.rollout_steps
-        if len(self._groups) == 1:
-            for time in range(num_steps):
-                self._act(0, time, epsilon)
-                self._take_in(0, time)
-            return
-        times = dict.fromkeys(range(len(self._groups)), 0)
-        playing: dict[Future[None], int] = {}
-        ready = set(times)
-        try:
-            while ready or playing:
-                for group in sorted(ready):
-                    self._act(group, times[group], epsilon)
-                    playing[self._waiters.submit(self._groups[group].wait)] = group
-                done, _ = wait(playing, return_when=FIRST_COMPLETED)
-                ready.clear()
-                for future in done:
-                    group = playing.pop(future)
-                    future.result()  # raises what went wrong there
-                    self._take_in(group, times[group])
-                    times[group] += 1
-                    if times[group] < num_steps:
-                        ready.add(group)
-        finally:
-            wait(playing)
+        self._groups.close()
 
     def _act(self, group: int, time: int, epsilon: float) -> None:
         """Starts a step of a group's environments."""
-        rollout, store, rows = self._groups[group], self._trajectories, self._rows(group)
+        rollout, rows = self._groups.rollouts[group], self._groups.rows(group)
+        store = self._trajectories
         store.put_observations(time, rows, rollout.observations)  # before `recv` overwrites them
         scores = self._workers.infer(
             lambda obs: self._learner.forward(obs).scores, store.obs[time, rows]
         )
         store.values[time, rows] = scores.amax(dim=1)
-        rollout.send(spread_argmax(scores.cpu().numpy()), epsilon)
+        rollout.send(spread_argmax(scores.cpu().numpy(), first=rows.start), epsilon)
 
     def _take_in(self, group: int, time: int) -> None:
         """What came of the step that `_act` started."""
-        store, rows = self._trajectories, self._rows(group)
-        (transition,) = self._groups[group].recv()
+        rows, store = self._groups.rows(group), self._trajectories
+        (transition,) = self._groups.rollouts[group].recv()
         store.actions[time, rows] = transition.actions
         store.rewards[time, rows] = transition.rewards
         store.terminal[time, rows] = transition.terminal
         store.cut[time, rows] = transition.truncated
         if transition.truncated.any():
-            cut = rows.start + np.flatnonzero(transition.truncated)
+            cut = torch.from_numpy(rows.start + np.flatnonzero(transition.truncated))
             final = self._scores(transition.final_observations).amax(dim=1)
-            store.cut_values[time, torch.from_numpy(cut).to(self._device)] = final
-
-    def _rows(self, group: int) -> slice:
-        """Of a group among all environments."""
-        size = self._settings.num_envs // len(self._groups)
-        return slice(group * size, (group + 1) * size)
+            store.cut_values[time, cut.to(final.device)] = final
 
     def _scores(self, obs: Shaped[Tensor, "rows ..."]) -> Float[Tensor, "rows actions"]:
         network = self._learner.working.network
@@ -328,7 +283,7 @@ class DQNState:
         self.recent = RecentEpisodes([config.task])
         self._config = config
         self._settings = settings
-        self._device = compute.device
+        self._compute = compute
         self._workers = compute.workers()
         self._rollout = _make_rollout(config, env, compute)
         self._learner = DQNLearner(
@@ -351,7 +306,7 @@ class DQNState:
 
     def start(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Measures what the network's background is, and resets the environments."""
-        see_backgrounds(self.network, self._config, stop)
+        see_backgrounds(self.network, self._config, self._compute.threads, stop)
         self._rollout.start()
 
     def advance(self) -> dict[str, Tensor | float]:

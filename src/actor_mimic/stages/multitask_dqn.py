@@ -43,6 +43,7 @@ class MultitaskDQNState:
         self.total_steps = config.total_steps
         self._config = config
         self._settings = settings
+        self._compute = compute
         self._device = compute.device
         self.network = fresh_student(config, envs, scores_are_logits=False)
         compute.place(self.network)
@@ -72,7 +73,7 @@ class MultitaskDQNState:
 
     def start(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Measures what the network's backgrounds are, and resets the environments."""
-        see_backgrounds(self.network, self._config, stop)
+        see_backgrounds(self.network, self._config, self._compute.threads, stop)
         self._games.rollout.start()
 
     def advance(self) -> dict[str, Tensor | float]:

@@ -29,10 +29,8 @@ def foresee_memory(config: Config, compute: Compute) -> None:
         ConfigError: naming the settings to lower.
         UsageError, UnavailableError: if there is no such task.
     """
-    if compute.device != "cpu":
-        return  # the GPU's own memory holds all that
     for settings, purpose, needed_bytes in _needs(config):
-        require_memory(needed_bytes, purpose, settings)
+        require_memory(needed_bytes, purpose, settings, compute.device)
 
 
 def _needs(config: Config) -> Iterator[tuple[str, str, int]]:

@@ -59,8 +59,8 @@ class TrainExpert:
     quiet: Quiet = False
     """Say nothing but errors."""
     preset: OptionalPreset = None
-    """fast: PQN; gpu: PQN for a GPU and many cores; nature: the DQN of Mnih et al. (2015); sb3: that
-    of Stable-Baselines3's zoo.
+    """fast: PQN; gpu: the same for a GPU and many cores; nature: the DQN of Mnih et al. (2015);
+    sb3: that of Stable-Baselines3's zoo.
     Left out: fast, or what --algorithm alone gives."""
     algorithm: OptionalAlgorithm = None
     """pqn: parallel environments, no replay; dqn: replay and target network. Left out: the

@@ -1,0 +1,125 @@
+"""Groups of one task's environments that do not wait for each other within a rollout.
+
+A step takes a hundred times as long where a game has to be started anew, and of many games one
+nearly always has. The order in which groups answer has no influence on what comes of it: the
+network rests meanwhile, and each group has games and random numbers of its own::
+
+    emulators of group 0   | step | step | step, reset ......... | step |
+    emulators of group 1          | step | step | step | step |     (done)
+    the caller's thread    act  act act act act act act act  ... act
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor
+
+from actor_mimic.rollout import Episode, Rollout
+
+
+class EnvGroups:
+    """Equal groups, each a rollout; a single one is played without any threads.
+
+    Args:
+        rollouts: one per group, with equally many environments.
+
+    Attributes:
+        rollouts: the same.
+    """
+
+    def __init__(self, rollouts: Sequence[Rollout]) -> None:
+        self.rollouts = list(rollouts)
+        self._size = rollouts[0].num_envs
+        self._pool = ThreadPoolExecutor(len(rollouts), "emulators") if len(rollouts) > 1 else None
+
+    def rows(self, group: int) -> slice:
+        """Of a group's environments among all."""
+        return slice(group * self._size, (group + 1) * self._size)
+
+    def start(self) -> None:
+        """Resets every environment."""
+        self._each(lambda group: self.rollouts[group].start())
+
+    def play(
+        self,
+        num_steps: int,
+        act: Callable[[int, int], None],
+        take_in: Callable[[int, int], None],
+    ) -> None:
+        """Steps every environment so many times.
+
+        Args:
+            num_steps: of each.
+            act: sends a group's step; called with the group and the step, in this thread.
+            take_in: receives it; likewise, once there is nothing to wait for.
+
+        Raises:
+            Exception: what an environment raises, when the others have answered.
+        """
+        if self._pool is None:
+            for step in range(num_steps):
+                act(0, step)
+                take_in(0, step)
+            return
+        steps = [0] * len(self.rollouts)
+        playing: dict[Future[None], int] = {}
+        ready = list(range(len(self.rollouts)))
+        try:
+            while ready or playing:
+                for group in ready:
+                    act(group, steps[group])
+                    playing[self._pool.submit(self.rollouts[group].wait)] = group
+                done, _ = wait(playing, return_when=FIRST_COMPLETED)
+                answered = [(playing.pop(future), future.result()) for future in done]
+                ready = []
+                for group, _ in answered:
+                    take_in(group, steps[group])
+                    steps[group] += 1
+                    if steps[group] < num_steps:
+                        ready.append(group)
+        finally:
+            wait(playing)  # nobody may still be at an environment that is about to be closed
+
+    def take_finished(self) -> list[Episode]:
+        """Games that ended since the last call, group by group."""
+        return [episode for rollout in self.rollouts for episode in rollout.take_finished()]
+
+    def state_dict(self) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+        """What `Rollout.state_dict` says of every group: tensors by ``GROUP.NAME``, and a list."""
+        tensors, states = zip(*(rollout.state_dict() for rollout in self.rollouts), strict=True)
+        return {
+            f"{group}.{name}": tensor
+            for group, pieces in enumerate(tensors)
+            for name, tensor in pieces.items()
+        }, list(states)
+
+    def load_state_dict(
+        self, tensors: Mapping[str, Tensor], states: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Goes back to where `state_dict` was taken; all groups play their games again at once.
+
+        Raises:
+            DataError: if it was taken from another number of tasks or environments.
+        """
+
+        def restore(group: int) -> None:
+            prefix = f"{group}."
+            pieces = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+            self.rollouts[group].load_state_dict(pieces, states[group])
+
+        self._each(restore)
+
+    def close(self) -> None:
+        """Closes the environments, each even if others fail to; those that are played again too."""
+        with ExitStack() as last_first:
+            if self._pool is not None:
+                last_first.callback(self._pool.shutdown)
+            for rollout in self.rollouts:
+                last_first.callback(rollout.close)
+
+    def _each(self, function: Callable[[int], None]) -> None:
+        groups = range(len(self.rollouts))
+        for _ in map(function, groups) if self._pool is None else self._pool.map(function, groups):
+            pass  # raises what went wrong there
