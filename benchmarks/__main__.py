@@ -11,6 +11,8 @@ of an hour; run nothing beside it. Each of these is a command of its own too:
     ``benchmarks.parts``          the floor's parts in all their variants
     ``benchmarks.time_to_score``  when finished expert runs reached a score
     ===========================  ==============================================================
+
+The last trains nothing: here it reads the runs of Pong in ``results/pong``, by their records.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import sys
 from typing import Any
 
 from actor_mimic.compute import available_cores
-from benchmarks import comparison, loops, replay_memory
+from benchmarks import comparison, loops, replay_memory, time_to_score
 from benchmarks.machine import LOAD_BEFORE, processor
 from benchmarks.options import add_options, compute_for
 from benchmarks.processes import ROOT, MeasurementError
@@ -31,7 +33,8 @@ from benchmarks.summary import (
     write_results,
 )
 
-KINDS = ("memory", "loops", "comparison")
+KINDS = ("memory", "loops", "comparison", "scores")
+PONG_SCORE = 18.0
 QUIET_LOAD = 0.25  # per core
 
 
@@ -55,9 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
         print_loops(rounds)
     if rounds and rounds[0]["sb3"]:
         print_comparison(rounds)
+    scores = _times_to_score() if "scores" in options.only else {}
     found = [*_memory_verdicts(memory), *(verdicts(rounds) if rounds else ())]
     print_verdicts(found)
-    write_results("benchmarks", options, rounds, found, replay_memory=memory)
+    write_results("benchmarks", options, rounds, found, replay_memory=memory, time_to_score=scores)
     return 0 if all(verdict.passed for verdict in found) else 1
 
 
@@ -65,7 +69,7 @@ def _measure(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[di
     memory: list[dict[str, Any]] = []
     if "memory" in options.only:
         memory = replay_memory.measure_both(options.replay_steps, min(1.0, options.seconds))
-    if set(options.only) == {"memory"}:
+    if not {"loops", "comparison"} & set(options.only):
         return memory, []
     python = comparison.find_sb3() if "comparison" in options.only else None
     rounds: list[dict[str, Any]] = []
@@ -79,6 +83,14 @@ def _measure(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[di
                 one[kind].update(results)
         rounds.append(one)
     return memory, rounds
+
+
+def _times_to_score() -> dict[str, Any]:
+    runs = sorted(path.parent for path in (ROOT / "results/pong").glob("*/records.jsonl"))
+    found = time_to_score.reached_in({str(run.relative_to(ROOT)): run for run in runs}, PONG_SCORE)
+    print(f"\nPong, {PONG_SCORE:g} reached")
+    time_to_score.print_table(found)
+    return {"score": PONG_SCORE, "runs": found}
 
 
 def _memory_verdicts(memory: list[dict[str, Any]]) -> list[Verdict]:

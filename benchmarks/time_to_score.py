@@ -15,12 +15,13 @@ of a run that was resumed; ``learning`` is the part of it that steps and updates
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from actor_mimic.errors import ActorMimicError
 from actor_mimic.storage.records import Record, Value, read_records
+from actor_mimic.storage.run_dir import RECORDS
 
 TRAINING_GAMES = 100
 
@@ -70,6 +71,26 @@ def first_reached(records: list[Record], score: float) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def reached_in(runs: Mapping[str, Path], score: float) -> dict[str, list[dict[str, Any]]]:
+    """What `first_reached` says of the records of each run, under its name.
+
+    Raises:
+        ActorMimicError, OSError: if one cannot be read.
+    """
+    return {
+        name: first_reached(read_records(path / RECORDS if path.is_dir() else path), score)
+        for name, path in runs.items()
+    }
+
+
+def print_table(results: Mapping[str, list[dict[str, Any]]]) -> None:
+    """One line for each run, task and kind of figure."""
+    print(f"{'':40} {'':32}{'step':>12}{'wall, s':>12}{'learning, s':>12}{'best':>10}")
+    for run, entries in results.items():
+        for entry in entries:
+            print_row(run, entry)
+
+
 def print_row(run: str, entry: dict[str, Any]) -> None:
     """One line of the table."""
     reached = entry["reached"]
@@ -86,22 +107,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--score", type=float, required=True, help="raw score to be reached")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
-    results: dict[str, list[dict[str, Any]]] = {}
     try:
-        for run in options.runs:
-            path = Path(run)
-            records = read_records(path / "records.jsonl" if path.is_dir() else path)
-            results[run] = first_reached(records, options.score)
+        results = reached_in({run: Path(run) for run in options.runs}, options.score)
     except (ActorMimicError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     if options.json:
         print(json.dumps({"score": options.score, "runs": results}, indent=1))
         return 0
-    print(f"{'':40} {'':32}{'step':>12}{'wall, s':>12}{'learning, s':>12}{'best':>10}")
-    for run, entries in results.items():
-        for entry in entries:
-            print_row(run, entry)
+    print_table(results)
     return 0
 
 

@@ -219,9 +219,14 @@ def test_groups_play_different_games_and_share_the_threads(monkeypatch: pytest.M
     compute = Compute("cpu", "float32", 5)
     frames = []
     for settings in ({"num_envs": 2}, {"num_envs": 4, "env_groups": 2}):
+        settings |= {"minibatch_size": 2}
         envs = make_task_envs(ExpertConfig(task="pong", learner=pqn(**settings)), compute)
-        frames += [env.reset() for env in envs]
         for env in envs:
+            env.reset()
+            for _ in range(20):  # until the ball is there
+                env.send(np.zeros(2, dtype=np.int64))
+                last = env.recv()
+            frames.append(last.frames)
             env.close()
 
     assert asked == [5, 2, 2]
@@ -231,7 +236,9 @@ def test_groups_play_different_games_and_share_the_threads(monkeypatch: pytest.M
 
 def test_closing_ends_the_games_that_are_played_again() -> None:
     """From another thread, as when a signal comes meanwhile; else it would take as long as they."""
-    (env,) = make_task_envs(ExpertConfig(task="pong", learner=pqn(num_envs=1)), CPU)
+    (env,) = make_task_envs(
+        ExpertConfig(task="pong", learner=pqn(num_envs=1, minibatch_size=8)), CPU
+    )
     env.reset()
     for _ in range(20):
         env.send(np.zeros(1, dtype=np.int64))

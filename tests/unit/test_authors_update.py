@@ -1,6 +1,9 @@
 """What the authors' code does with a minibatch, recomputed by hand in float64."""
 
+import dataclasses
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +22,8 @@ from actor_mimic.stages.distill import _make_optimizer
 
 TASKS = {"left": ("NOOP", "FIRE", "LEFT"), "up": ("NOOP", "UP")}
 EXAMPLES, INPUTS, TEACHER_FEATURES = 8, 4, 5
+
+RECORDED = Path(__file__).with_name("authors_minibatch.json")
 
 Weights = dict[str, np.ndarray]
 
@@ -137,6 +142,64 @@ def test_the_update_of_the_authors_code_on_minibatches():
             np.testing.assert_allclose(value, weights[name], atol=1e-6, rtol=0.0, err_msg=name)
 
 
+def record() -> None:
+    """Writes one minibatch, the weights before it, and by hand those after it."""
+    learner = make_learner()
+    slots = [list(action_map.slots) for action_map in learner.student.action_maps.values()]
+    weights, batches = weights_of(learner), minibatch(learner, seed=0)
+    found = {
+        "weights": {name: value.tolist() for name, value in weights.items()},
+        "batches": [
+            {f.name: numbers(getattr(batch, f.name)).tolist() for f in dataclasses.fields(batch)}
+            for batch in batches
+        ],
+        "after": {n: v.tolist() for n, v in stepped(weights, batches, slots).items()},
+    }
+    RECORDED.write_text(json.dumps(found) + "\n")
+
+
+def stepped(weights: Weights, batches: list[TaskBatch], slots: list[list[int]]) -> Weights:
+    """After the first update: both averages begin at zero, and no bias is corrected."""
+    length = 2.5e-4 * math.sqrt(1 - 0.95) / (1 - 0.95)
+    gradients = summed_gradient(weights, batches, slots)
+    return {
+        name: value - length * 0.05 * gradients[name] / np.sqrt(0.05 * gradients[name] ** 2 + 0.01)
+        for name, value in weights.items()
+    }
+
+
+def test_the_update_on_a_recorded_minibatch():
+    """Numbers that no generator of today's can change; `python tests/unit/test_authors_update.py`
+    wrote them."""
+    recorded = json.loads(RECORDED.read_text())
+    learner = make_learner()
+    named = {
+        **dict(learner.student.named_parameters()),
+        **dict(learner.regressors.named_parameters(prefix="regressors")),
+    }
+    assert named.keys() == recorded["weights"].keys()
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(torch.tensor(recorded["weights"][name]))
+    batches = [
+        TaskBatch(
+            torch.tensor(batch["obs"]),
+            torch.tensor(batch["teacher_scores"]),
+            torch.tensor(batch["teacher_features"]).half(),
+        )
+        for batch in recorded["batches"]
+    ]
+    slots = [list(action_map.slots) for action_map in learner.student.action_maps.values()]
+    by_hand = stepped(weights_of(learner), batches, slots)
+    learner.update(batches)
+
+    for name, value in weights_of(learner).items():
+        after = np.array(recorded["after"][name])
+        np.testing.assert_allclose(by_hand[name], after, atol=1e-12, rtol=0.0, err_msg=name)
+        np.testing.assert_allclose(value, after, atol=1e-6, rtol=0.0, err_msg=name)
+        assert (value != np.array(recorded["weights"][name])).any(), name
+
+
 def test_two_steps_of_their_adam_by_hand():
     parameter = nn.Parameter(torch.tensor([0.0]))
     optimizer = AuthorsAdam([parameter], learning_rate=0.5, decay=0.75, epsilon=0.25)
@@ -219,3 +282,7 @@ def test_objectives_that_cannot_be_are_refused():
             max_gradient_norm=0.0,
             workers=Workers(),
         )
+
+
+if __name__ == "__main__":
+    record()
