@@ -73,10 +73,32 @@ def test_memory_by_hand(stage, settings, needed, named, monkeypatch):
     with pytest.raises(ConfigError, match=f"smaller {named}"):
         foresee_memory(config, cpu)
 
-    # On a GPU it is the GPU's that counts.
+    # On a GPU it is the GPU's that counts, but for emulators.
+    monkeypatch.setattr(compute, "available_memory_bytes", lambda: 0)
     free = {"cuda:1": 1.1 * needed}
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device], 2**40))
     foresee_memory(config, Compute("cuda:1", "float32", 1))
     free["cuda:1"] -= 1
     with pytest.raises(ConfigError, match=f"smaller {named}"):
         foresee_memory(config, Compute("cuda:1", "float32", 1))
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "count", "named"),
+    [
+        (
+            "expert",
+            {"task": "pong", "num_envs": 96, "rollout_steps": 4},
+            96,
+            "num_envs",
+        ),
+        ("distill", {"tasks": ("pong", TASK, "boxing"), "envs_per_task": 50}, 100, "envs_per_task"),
+        ("multitask-dqn", {"tasks": ("pong", "boxing"), "num_envs": 32}, 64, "num_envs"),
+    ],
+)
+def test_emulators_must_fit_before_they_are_made(stage, settings, count, named, monkeypatch):
+    config = build_config(stage, settings)
+    monkeypatch.setattr(compute, "available_memory_bytes", lambda: 1.1 * count * 2**20 - 1)
+
+    with pytest.raises(ConfigError, match=f"emulators needs .* smaller {named}$"):
+        foresee_memory(config, Compute("cpu", "float32", 1))

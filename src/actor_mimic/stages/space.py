@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Iterator
 
 from actor_mimic.compute import Compute, require_memory
-from actor_mimic.config import Config, DistillConfig, MultitaskDQNConfig, to_json
+from actor_mimic.config import Config, DistillConfig, SeveralTasks, to_json
+from actor_mimic.envs.gymnasium import TASK_PREFIX
 from actor_mimic.envs.make import describe_task
 from actor_mimic.errors import ConfigError
 from actor_mimic.learner_config import PQNConfig
@@ -16,6 +17,7 @@ from actor_mimic.storage.run_dir import RunDir
 
 # Beside the weights, a checkpoint has two moments of each and, of a DQN, a second network.
 COPIES_OF_WEIGHTS = 4
+EMULATOR_BYTES = 1 << 20  # at least: 128 of them, with their stacks, were seen to take 1.5 MiB each
 
 
 def foresee_memory(config: Config, compute: Compute) -> None:
@@ -29,13 +31,23 @@ def foresee_memory(config: Config, compute: Compute) -> None:
         ConfigError: naming the settings to lower.
         UsageError, UnavailableError: if there is no such task.
     """
+    name, count = _emulators(config)
+    require_memory(count * EMULATOR_BYTES, "emulators", name)
     for settings, purpose, needed_bytes in _needs(config):
         require_memory(needed_bytes, purpose, settings, compute.device)
 
 
+def _emulators(config: Config) -> tuple[str, int]:
+    """The setting that says how many Atari emulators there are to be, and how many that is."""
+    tasks = config.tasks if isinstance(config, SeveralTasks) else (config.task,)
+    atari = sum(not task.startswith(TASK_PREFIX) for task in tasks)
+    if isinstance(config, DistillConfig):
+        return "envs_per_task", config.envs_per_task * atari
+    return "num_envs", config.learner.num_envs * atari
+
+
 def _needs(config: Config) -> Iterator[tuple[str, str, int]]:
-    several = isinstance(config, DistillConfig | MultitaskDQNConfig)
-    tasks = config.tasks if several else (config.task,)
+    tasks = config.tasks if isinstance(config, SeveralTasks) else (config.task,)
     shape, actions = describe_task(tasks[0])
     raw = math.prod(shape) * (1 if len(shape) > 1 else 4)
     read = raw + 4 * math.prod(shape)
