@@ -106,7 +106,8 @@ def small(config, *, measured: bool = False):
         tiny["batch_size_per_task"] = tiny.pop("batch_size")
         return dataclasses.replace(config, **parts, **tiny, steps_per_task=64, envs_per_task=2)
     if isinstance(config.learner, PQNConfig):
-        tiny = {"rollout_steps": 8, "minibatch_size": 8}
+        groups = min(2, config.learner.env_groups)
+        tiny = {"env_groups": groups, "rollout_steps": 8, "minibatch_size": 8}
     else:
         tiny["update_every_steps"] = 16
     learner = dataclasses.replace(config.learner, num_envs=2, **tiny)

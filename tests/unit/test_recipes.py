@@ -389,10 +389,13 @@ def test_the_zoo_has_the_games_of_the_paper_and_freeway():
     assert all(stage.name == f"{task}-expert" for task, stage in experts.items())
     start = build_config("expert", {"task": "pong", "epsilon_end": 0.05})
     for task, stage in experts.items():
-        # Nothing but the budget is a game's own.
+        # Nothing but the budget is a game's own; Freeway's exploration lasts longer.
         assert stage.config.total_steps >= 1_000_000
+        share = 0.3 if task == "freeway" else 0.1
+        assert stage.config.learner.exploration_fraction == share
+        learner = dataclasses.replace(stage.config.learner, exploration_fraction=0.1)
         alike = {"task": "pong", "total_steps": start.total_steps, "schedule": start.schedule}
-        assert dataclasses.replace(stage.config, **alike) == start, task
+        assert dataclasses.replace(stage.config, **alike, learner=learner) == start, task
 
 
 def test_paper_multitask_has_the_games_of_the_paper_and_the_experts_of_the_package():
