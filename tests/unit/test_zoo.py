@@ -341,7 +341,7 @@ def test_what_is_shipped_is_whole_small_and_says_so():
 def test_records_of_another_run_are_refused(tmp_path):
     pong = read_shipped("pong")
     zoo_table.check_records(pong, ROOT / "results/zoo/pong")
-    with pytest.raises(DataError, match="the run that pong was shipped from .* found others"):
+    with pytest.raises(DataError, match=r"the run that pong was shipped from .* found others"):
         zoo_table.check_records(pong, ROOT / "results/zoo/boxing")
     with pytest.raises(DataError, match="found none"):
         zoo_table.check_records(pong, tmp_path)
