@@ -21,13 +21,12 @@ from actor_mimic.compute import Compute, choose_compute
 from actor_mimic.config import DistillConfig, ExpertConfig, build_config
 from actor_mimic.networks.working_copy import lower
 from actor_mimic.stages.distill import DistillState
-from actor_mimic.stages.env_groups import EnvGroups
+from actor_mimic.stages.env_groups import EnvGroups, make_task_envs
 from actor_mimic.stages.expert import (
     DQNState,
     PQNState,
     expert_state,
     fresh_network,
-    make_task_envs,
 )
 from actor_mimic.teachers.teacher import Teacher
 from benchmarks.options import add_options

@@ -16,8 +16,9 @@ from actor_mimic.envs.vector_step import VectorEnv
 from actor_mimic.errors import UsageError
 from actor_mimic.exploration import epsilon_greedy, spread_argmax
 from actor_mimic.seeding import numpy_generator
-from actor_mimic.stages import expert
-from actor_mimic.stages.expert import PQNState, expert_state, fresh_network, make_task_envs
+from actor_mimic.stages import env_groups
+from actor_mimic.stages.env_groups import make_task_envs
+from actor_mimic.stages.expert import PQNState, expert_state, fresh_network
 
 # Three states in a circle; what is paid depends on state and action.
 CIRCLE = [
@@ -215,7 +216,7 @@ def test_groups_play_different_games_and_share_the_threads(monkeypatch: pytest.M
         asked.append(num_threads)
         return make_envs(*arguments, num_threads=num_threads, **settings)
 
-    monkeypatch.setattr(expert, "make_envs", noting)
+    monkeypatch.setattr(env_groups, "make_envs", noting)
     compute = Compute("cpu", "float32", 5)
     frames = []
     for settings in ({"num_envs": 2}, {"num_envs": 4, "env_groups": 2}):

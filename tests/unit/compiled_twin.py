@@ -18,7 +18,8 @@ from actor_mimic.compute import Compute
 from actor_mimic.config import build_config
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec
-from actor_mimic.stages.expert import expert_state, fresh_network, make_task_envs
+from actor_mimic.stages.env_groups import make_task_envs
+from actor_mimic.stages.expert import expert_state, fresh_network
 
 
 def training_step(network, forward, obs):

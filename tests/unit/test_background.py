@@ -19,8 +19,9 @@ from actor_mimic.networks.torsos import TorsoSpec, take_away
 from actor_mimic.networks.working_copy import WorkingCopy
 from actor_mimic.protocols import protocol_named
 from actor_mimic.stages import background
+from actor_mimic.stages.env_groups import make_task_envs
 from actor_mimic.stages.evaluate import summarise_scores
-from actor_mimic.stages.expert import fresh_network, make_task_envs
+from actor_mimic.stages.expert import fresh_network
 from actor_mimic.stages.launch import run_expert
 from actor_mimic.stages.measure import Measuring
 from actor_mimic.stages.stage_run import Launch

@@ -8,12 +8,12 @@ import torch
 
 from actor_mimic.compute import Compute
 from actor_mimic.config import EvaluateConfig, ExpertConfig, build_config
+from actor_mimic.stages.env_groups import make_task_envs
 from actor_mimic.stages.expert import (
     DQNState,
     PQNState,
     expert_state,
     fresh_network,
-    make_task_envs,
 )
 from actor_mimic.stages.launch import run_evaluate, run_expert
 from actor_mimic.stages.stage_run import Launch

@@ -24,10 +24,10 @@ from actor_mimic.protocols import protocol_named
 from actor_mimic.recipes.recipe import Job, Parent, Recipe, Stage
 from actor_mimic.seeding import torch_generator
 from actor_mimic.stages.distill import DistillState
+from actor_mimic.stages.env_groups import make_task_envs
 from actor_mimic.stages.expert import (
     expert_state,
     fresh_network,
-    make_task_envs,
     observation_shape,
     torso_spec,
 )

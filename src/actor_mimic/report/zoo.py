@@ -107,14 +107,13 @@ def card(shipped: Shipped) -> str:
     preset = f", preset `{told['preset']}`" if told["preset"] else ""
     step, budget = manifest["step"], config["total_steps"]
     taken_at = f" of a run of {budget:,}" if step < budget else ""
-    chosen = "; the best of its evaluations" if step < budget else ""
     centred = ", centred" if torso.get("centred") else ""
     rounded = "kernels, matrices and background" if centred else "kernels and matrices"
     sentences = [
         f"A Q-network (`{torso['kind']}`, width {torso['width']:g}, norm {torso['norm']}{centred}) "
         f"for {printable(shipped.task, max_length=60)}.",
         f"It learnt from random weights by {algorithm}{preset}, in {step:,} steps{taken_at} "
-        f"({FRAME_SKIP} frames each{chosen}) with seed {config['seed']} under the protocol "
+        f"({FRAME_SKIP} frames each) with seed {config['seed']} under the protocol "
         f"`{manifest['protocol']}`: `{printable(told['command'])}`.",
         f"The {rounded} of its torso are stored in {told['weights']}, "
         f"everything else in float32 ({_megabytes(shipped)} MB).",

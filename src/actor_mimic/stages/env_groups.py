@@ -11,12 +11,53 @@ network rests meanwhile, and each group has games and random numbers of its own:
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 from torch import Tensor
 
+from actor_mimic.compute import Compute
+from actor_mimic.config import ExpertConfig, TransferConfig
+from actor_mimic.envs.gymnasium import TASK_PREFIX
+from actor_mimic.envs.make import make_envs
+from actor_mimic.envs.vector_step import VectorEnv
+from actor_mimic.errors import ConfigError
+from actor_mimic.learner_config import PQNConfig
+from actor_mimic.protocols import protocol_named
 from actor_mimic.rollout import Episode, Rollout
+from actor_mimic.seeding import derive_seed
+
+
+def make_task_envs(config: ExpertConfig | TransferConfig, compute: Compute) -> list[VectorEnv]:
+    """The environments that a configuration asks for, in equal groups that share the threads.
+
+    Raises:
+        ConfigError: if there are to be several groups of what is not made to run in threads.
+    """
+    learner = config.learner
+    groups = learner.env_groups if isinstance(learner, PQNConfig) else 1
+    if groups > 1 and config.task.startswith(TASK_PREFIX):
+        raise ConfigError(
+            f"env_groups must be 1 for {config.task}, got {groups}: only Atari's emulators run in "
+            "threads of their own"
+        )
+    with ExitStack() as made:  # closed, if something goes wrong
+        envs = [
+            made.enter_context(
+                closing(
+                    make_envs(
+                        config.task,
+                        num_envs=learner.num_envs // groups,
+                        run_seed=derive_seed(config.seed, "group", group) if group else config.seed,
+                        protocol=protocol_named(config.protocol),
+                        num_threads=max(1, compute.threads // groups),
+                    )
+                )
+            )
+            for group in range(groups)
+        ]
+        made.pop_all()
+    return envs
 
 
 class EnvGroups:

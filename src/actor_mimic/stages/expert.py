@@ -1,7 +1,6 @@
 """Stage: one network learns one task by reinforcement, with replay (DQN) or without (PQN)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
@@ -12,10 +11,7 @@ from torch import Tensor, nn
 
 from actor_mimic.compute import Compute
 from actor_mimic.config import ExpertConfig, NetworkConfig, TransferConfig
-from actor_mimic.envs.gymnasium import TASK_PREFIX
-from actor_mimic.envs.make import make_envs
 from actor_mimic.envs.vector_step import VectorEnv
-from actor_mimic.errors import ConfigError
 from actor_mimic.exploration import spread_argmax
 from actor_mimic.learner_config import DQNConfig, PQNConfig
 from actor_mimic.learners.dqn import DQNLearner
@@ -27,7 +23,6 @@ from actor_mimic.protocols import protocol_named
 from actor_mimic.rollout import Rollout
 from actor_mimic.schedules import linear
 from actor_mimic.seeding import (
-    derive_seed,
     generator_state,
     numpy_generator,
     restore_generator,
@@ -55,38 +50,6 @@ def torso_spec(config: NetworkConfig, shape: tuple[int, ...]) -> TorsoSpec:
     if kind == "auto":
         kind = "mlp" if len(shape) == 1 else "nature"
     return TorsoSpec(kind, shape, config.width, config.norm, config.centred and len(shape) > 1)
-
-
-def make_task_envs(config: ExpertConfig | TransferConfig, compute: Compute) -> list[VectorEnv]:
-    """The environments that a configuration asks for, in equal groups that share the threads.
-
-    Raises:
-        ConfigError: if there are to be several groups of what is not made to run in threads.
-    """
-    learner = config.learner
-    groups = learner.env_groups if isinstance(learner, PQNConfig) else 1
-    if groups > 1 and config.task.startswith(TASK_PREFIX):
-        raise ConfigError(
-            f"env_groups must be 1 for {config.task}, got {groups}: only Atari's emulators run in "
-            "threads of their own"
-        )
-    with ExitStack() as made:  # closed, if something goes wrong
-        envs = [
-            made.enter_context(
-                closing(
-                    make_envs(
-                        config.task,
-                        num_envs=learner.num_envs // groups,
-                        run_seed=derive_seed(config.seed, "group", group) if group else config.seed,
-                        protocol=protocol_named(config.protocol),
-                        num_threads=max(1, compute.threads // groups),
-                    )
-                )
-            )
-            for group in range(groups)
-        ]
-        made.pop_all()
-    return envs
 
 
 @torch.no_grad()

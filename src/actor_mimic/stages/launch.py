@@ -20,8 +20,9 @@ from actor_mimic.envs.make import closed_on_error
 from actor_mimic.errors import ConfigError
 from actor_mimic.networks.student import Student
 from actor_mimic.stages.distill import DistillState
+from actor_mimic.stages.env_groups import make_task_envs
 from actor_mimic.stages.evaluate import mean_score
-from actor_mimic.stages.expert import expert_state, fresh_network, make_task_envs
+from actor_mimic.stages.expert import expert_state, fresh_network
 from actor_mimic.stages.fidelity import Fidelity
 from actor_mimic.stages.lockstep import make_all_envs
 from actor_mimic.stages.measure import measure, score_values
