@@ -114,6 +114,7 @@ class DistillConfig:
     batch_size_per_task: int = 64
     optimizer: str = "adam"  # or "authors_adam"
     learning_rate: float = 5e-4
+    anneal_learning_rate: bool = False  # along a straight line, to 0 at the last step
     objective: str = "cross_entropy"  # or "kl", "nll", "mse"
     reduction: str = "mean"  # or "sum"
     task_weights: str = "equal"  # or "gap"

@@ -127,14 +127,15 @@ class DistillState:
         see_backgrounds(self.network, self.config, self._compute.threads, stop)
         self._rollout.start()
 
-    def advance(self) -> dict[str, Tensor]:
+    def advance(self) -> dict[str, Tensor | float]:
         """One step of every environment, its labels, and the updates that are due."""
         greedy, labels = self._act_and_label()
         self._rollout.send(greedy, self.config.epsilon)
         # Beside the emulators: learning from what is stored.
-        metrics = self._learn()
+        rate = self._learning_rate()
+        metrics = self._learn(rate)
         self._games.receive([self._as_labels(*pair) for pair in enumerate(labels)])
-        return metrics
+        return {**metrics, "learning_rate": rate} if metrics else {}
 
     def soften(self, temperatures: Mapping[str, float]) -> None:
         """Sets the temperatures of some tasks' teachers, for good: snapshots have them."""
@@ -272,7 +273,17 @@ class DistillState:
             labels["label_features"] = _halved(self.teachers[index].task, output.features).cpu()
         return labels
 
-    def _learn(self) -> dict[str, Tensor]:
+    def _learning_rate(self) -> float:
+        if not self.config.anneal_learning_rate:
+            return self.config.learning_rate
+        return linear(
+            self.steps,
+            start=self.config.learning_rate,
+            end=0.0,
+            duration_steps=self.total_steps,
+        )
+
+    def _learn(self, rate: float) -> dict[str, Tensor]:
         """The updates that are due; the means of their metrics."""
         config = self.config
         if self._games.steps_of_each < config.learning_starts_steps:
@@ -286,7 +297,7 @@ class DistillState:
                 lambda replay, rng: replay.sample_labelled(config.batch_size_per_task, rng=rng)
             )
             batches = [TaskBatch(d.obs, d.label_scores, d.label_features) for d in drawn]
-            updates.append(self.learner.update(batches))
+            updates.append(self.learner.update(batches, learning_rate=rate))
         if len(updates) < 2:
             return updates[0] if updates else {}
         return {name: torch.stack([m[name] for m in updates]).mean() for name in updates[0]}
