@@ -118,8 +118,8 @@ def test_the_metrics_of_several_updates_are_their_means(monkeypatch: pytest.Monk
     losses: list[float] = []
     original = MimicLearner.update
 
-    def noted(learner: MimicLearner, batches: object) -> dict[str, torch.Tensor]:
-        metrics = original(learner, batches)  # type: ignore[arg-type]
+    def noted(learner: MimicLearner, batches: object, **rate: float) -> dict[str, torch.Tensor]:
+        metrics = original(learner, batches, **rate)  # type: ignore[arg-type]
         losses.append(metrics["loss"].item())
         return metrics
 
@@ -130,6 +130,23 @@ def test_the_metrics_of_several_updates_are_their_means(monkeypatch: pytest.Monk
         metrics = state.advance()
     assert len(losses) == 3
     assert float(metrics["loss"]) == pytest.approx(sum(losses) / 3)
+
+
+def test_the_learning_rate_falls_to_zero_at_the_last_step() -> None:
+    settings = {"steps_per_task": 40, "replay_capacity_steps": 48, "learning_rate": 0.01}
+    with started(config(anneal_learning_rate=True, **settings)) as state:
+        rates = [metrics["learning_rate"] for metrics in advances(state) if metrics]
+        # An update of 8 every 4 steps, once 12 are there; each by the steps before it.
+        assert rates == pytest.approx([0.01 * (1 - steps / 40) for steps in range(12, 40, 4)])
+        assert state.learner.optimizer.param_groups[0]["lr"] == rates[-1]
+    with started(config(**settings)) as state:
+        assert {m["learning_rate"] for m in advances(state) if m} == {0.01}
+
+
+def advances(state: DistillState) -> Iterator[dict[str, torch.Tensor | float]]:
+    """To the end of its budget."""
+    while state.steps < state.total_steps:
+        yield state.advance()
 
 
 @pytest.fixture
