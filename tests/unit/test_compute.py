@@ -215,8 +215,8 @@ def test_the_eager_run_calls_the_network_itself():
 
 
 # In bfloat16 a loss, the square of a small difference of values, is known to its first digit: the
-# compiler rounds at other places. An H200 had 0.013 for PQN and 0.093 for DQN, whose losses in float32
-# were equal to 6e-7 in all updates.
+# compiler rounds at other places. An H200 had 0.013 for PQN and 0.093 for DQN, whose losses in
+# float32 were equal to 6e-7 in all updates.
 @pytest.mark.parametrize("subject", ["network", "pqn", "dqn"])
 @pytest.mark.parametrize(
     ("what", "tolerance"),

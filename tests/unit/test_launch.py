@@ -13,7 +13,7 @@ import torch
 from actor_mimic.compute import Compute
 from actor_mimic.config import EvaluateConfig, build_config
 from actor_mimic.envs.gymnasium import GymnasiumEnvs
-from actor_mimic.errors import ConfigError, DataError, StorageError
+from actor_mimic.errors import ConfigError, DataError, StorageError, UnavailableError
 from actor_mimic.networks.student import Student
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.stages import launch as module
@@ -233,6 +233,40 @@ def test_a_run_keeps_where_it_computes(tmp_path: Path, expert: Checkpoint) -> No
 
     compute = Launch(tmp_path / "played").compute()
     assert (compute.device, compute.precision, compute.threads) == ("cpu", "float32", 1)
+
+
+def test_a_run_goes_on_elsewhere_only_if_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was begun on a GPU, says its description, and there is none here."""
+    small = {"num_envs": 4, "rollout_steps": 8, "minibatch_size": 16, "total_steps": 128}
+    config = build_config("expert", SMALL | small | {"task": TASK, "final_episodes": 0})
+    said: list[str] = []
+    with contextlib.closing(run_expert(config, launched(tmp_path))) as begun:
+        next(begun)
+    description = json.loads((tmp_path / "run.json").read_bytes())
+    there = {"device": "cuda", "precision": "bfloat16", "threads": 16, "compiled": True}
+    description["config"]["compute"] = there
+    (tmp_path / "run.json").write_text(json.dumps(description))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("actor_mimic.compute.cpu_multiplies_bfloat16", lambda: False)
+
+    with pytest.raises(UnavailableError, match=r"begun on cuda: .* --device cpu it goes on"):
+        list(run_expert(config, Launch(tmp_path)))
+    assert json.loads((tmp_path / "run.json").read_bytes()) == description
+
+    *_, last = run_expert(config, Launch(tmp_path, device="cpu", threads=1, notice=said.append))
+
+    assert last.step == 128
+    assert Launch(tmp_path).compute() == CPU
+    (change,) = json.loads((tmp_path / "run.json").read_bytes())["changed"]
+    assert [setting.partition(" ")[0] for setting in change["settings"]] == [
+        "compute.compiled",
+        "compute.device",
+        "compute.precision",
+        "compute.threads",
+    ]
+    assert [line for line in said if 'compute.device (stored: "cuda", asked: "cpu")' in line]
 
 
 def test_tasks_of_one_checkpoint_share_its_network(

@@ -146,9 +146,37 @@ def test_keys_that_may_differ_are_updated(tmp_path):
     keys = frozenset({"total_steps", "network"})
     open_run(tmp_path, stage="expert", config=changed, resumable_keys=keys).close()
 
-    assert json.loads((tmp_path / "run.json").read_bytes()) == stored | {"config": changed}
+    now = json.loads((tmp_path / "run.json").read_bytes())
+    (change,) = now.pop("changed")
+    assert now == stored | {"config": changed}
+    assert change["settings"] == [
+        "network.width (stored: 0.5, asked: 1.0)",
+        "total_steps (stored: 100, asked: 200)",
+    ]
+    assert change["versions"] == stored["versions"]
     with pytest.raises(ConfigError, match="total_steps"):
         open_run(tmp_path, stage="expert", config=CONFIG)
+
+
+def test_every_change_is_kept_and_a_run_that_is_done_has_none(tmp_path):
+    keys = frozenset({"total_steps"})
+    stored_steps = 100
+    for steps in (100, 200, 200, 300):
+        config = CONFIG | {"total_steps": steps}
+        with open_run(tmp_path, stage="expert", config=config, resumable_keys=keys) as run:
+            assert bool(run.changes) == (steps not in (100, stored_steps))
+        stored_steps = steps
+    before = json.loads((tmp_path / "run.json").read_bytes())
+    assert [change["settings"] for change in before["changed"]] == [
+        ["total_steps (stored: 100, asked: 200)"],
+        ["total_steps (stored: 200, asked: 300)"],
+    ]
+
+    with open_run(tmp_path, stage="expert", config=config, resumable_keys=keys) as run:
+        run.mark_complete({})
+    with open_run(tmp_path, stage="expert", config=CONFIG, resumable_keys=keys) as run:
+        assert run.changes == ()
+    assert json.loads((tmp_path / "run.json").read_bytes()) == before
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 from actor_mimic.compute import Compute, choose_compute
 from actor_mimic.config import Config, ScheduleConfig, to_json
-from actor_mimic.errors import DataError
+from actor_mimic.errors import DataError, UnavailableError
 from actor_mimic.protocols import protocol_named
 from actor_mimic.stages.evaluate import Act, TaskScores
 from actor_mimic.stages.measure import Measuring, measure, score_values
@@ -29,10 +29,10 @@ from actor_mimic.storage.run_dir import (
 )
 from actor_mimic.storage.wandb_run import WandbRun
 
-# When things happen may change from call to call; what is learned may not.
+# When things happen and where may change from call to call; what is learned may not.
 RESUMABLE_KEYS = frozenset(
     entry.name for entry in dataclasses.fields(ScheduleConfig) if "episodes" not in entry.name
-)
+) | {"compute"}
 _KEPT = {True: "on", False: "off"}
 
 
@@ -52,7 +52,7 @@ class Launch:
     Attributes:
         path: the run directory.
         device, precision, threads, compiled: as `choose_compute` takes them; where they are left
-            open, a resumed run keeps what it began with.
+            open, a resumed run keeps what it began with, unless it moves between CPU and GPU.
         stop: asked often; the number of a signal to stop for, or None.
         notice: told things that a person should read.
         on_game: told of evaluation progress: what is played, games finished, games to play.
@@ -76,16 +76,27 @@ class Launch:
 
         Raises:
             DataError: if the run's description is damaged.
+            UnavailableError: if a device is not here.
         """
         kept: dict[str, Any] = {}
         if (self.path / RUN).exists():
             kept = _kept_compute(self.path)
-        return choose_compute(
-            kept.get("device", "auto") if self.device == "auto" else self.device,
-            kept.get("precision", "auto") if self.precision == "auto" else self.precision,
-            self.threads or kept.get("threads", 0),
-            _KEPT[kept["compiled"]] if kept and self.compiled == "auto" else self.compiled,
-        )
+        if kept and self.device != "auto" and (self.device == "cpu") != (kept["device"] == "cpu"):
+            kept = {}  # the other kind of device has its own best precision and threads
+        try:
+            return choose_compute(
+                kept.get("device", "auto") if self.device == "auto" else self.device,
+                kept.get("precision", "auto") if self.precision == "auto" else self.precision,
+                self.threads or kept.get("threads", 0),
+                _KEPT[kept["compiled"]] if kept and self.compiled == "auto" else self.compiled,
+            )
+        except UnavailableError as error:
+            if not kept or self.device != "auto":
+                raise
+            raise UnavailableError(
+                f"{self.path} was begun on {kept['device']}: {error}; with --device cpu it goes on "
+                "from its last checkpoint here, though not to the same last digits"
+            ) from error
 
 
 def learn(
@@ -195,7 +206,7 @@ def open_stage(
         config: which must be what the run was begun with, but for `RESUMABLE_KEYS`.
         parents: with the ``model_sha256`` of each.
     """
-    return open_run(
+    run = open_run(
         launch.path,
         stage=stage,
         config=to_json(config)
@@ -204,6 +215,13 @@ def open_stage(
         resumable_keys=RESUMABLE_KEYS,
         command=launch.command,
     )
+    moved = [change for change in run.changes if change.startswith("compute.")]
+    if moved:
+        launch.notice(
+            "this run computes otherwise than it began, and will differ in the last digits: "
+            + "; ".join(moved)
+        )
+    return run
 
 
 def _kept_compute(path: Path) -> dict[str, Any]:

@@ -71,10 +71,14 @@ class RunDir:
     Use it as a context manager: leaving it closes the records and releases the lock. A run that
     is refused before it has done anything leaves no configuration behind: whoever corrects what
     was refused must not be told that the directory belongs to the mistake.
+
+    Attributes:
+        changes: what it goes on with otherwise than before, each as a sentence's part.
     """
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
+        self.changes: tuple[str, ...] = ()
         self._lock = lock
         self._begun_here = False
         self._records: RecordWriter | None = None
@@ -335,7 +339,7 @@ def _begin(run: RunDir, stage: str, config: dict[str, Any], command: str) -> Non
         "config": config,
         "seed": config.get("seed"),
         "versions": installed_versions(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": _now(),
     }
     if command:
         content["command"] = command
@@ -363,8 +367,16 @@ def _check_same_run(
             f"{run.path} was begun with another configuration; choose another directory or undo: "
             + "; ".join(refused)
         )
-    if differing:
-        run.write_json(RUN, {**stored, "config": asked})
+    if not differing or run.complete:
+        return  # of a run that is done the description says how it was done
+    run.changes = tuple(differing.values())
+    change = {"at": _now(), "settings": list(run.changes), "versions": installed_versions()}
+    changed = [*stored["changed"], change] if isinstance(stored.get("changed"), list) else [change]
+    run.write_json(RUN, {**stored, "config": asked, "changed": changed})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _differences(stored: dict[str, Any], asked: dict[str, Any]) -> dict[str, str]:
