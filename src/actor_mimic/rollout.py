@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
-from actor_mimic.envs.vector_step import VectorEnv, VectorStep
+from actor_mimic.envs.vector_step import VectorEnv, VectorStep, close_all
 from actor_mimic.errors import DataError
 from actor_mimic.exploration import epsilon_greedy
 from actor_mimic.seeding import generator_state, restore_generator
@@ -204,9 +204,8 @@ class Rollout:
         self.finished = [Episode(**episode) for episode in state["finished"]]
 
     def close(self) -> None:
-        """Closes the environments."""
-        for env in self.envs:
-            env.close()
+        """Closes the environments, each even if another fails to."""
+        close_all(self.envs)
 
     def _receive(
         self, index: int, actions: Int64[np.ndarray, " envs"], step: VectorStep

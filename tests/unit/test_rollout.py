@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from actor_mimic.envs.make import make_envs
+from actor_mimic.envs.make import closed_on_error, make_envs
 from actor_mimic.envs.vector_step import VectorStep
 from actor_mimic.errors import DataError
 from actor_mimic.protocols import PROTOCOLS
@@ -336,3 +336,27 @@ def test_close_closes_every_task():
     rollout_of(*envs).close()
 
     assert [env.task for env in envs] == ["closed", "closed"]
+
+
+class Stuck(Scripted):
+    def close(self):
+        raise OSError("it does not close")
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_an_environment_that_does_not_close_leaves_no_other_open(order):
+    envs = [[Stuck("a"), Scripted("b")][index] for index in order]
+    with pytest.raises(OSError, match="does not close"):
+        rollout_of(*envs).close()
+
+    assert sorted(env.task for env in envs) == ["a", "closed"]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_what_went_wrong_is_not_hidden_by_what_does_not_close(order):
+    envs = [[Stuck("a"), Scripted("b")][index] for index in order]
+    with pytest.raises(KeyError, match="the true reason") as caught, closed_on_error(envs):
+        raise KeyError("the true reason")
+
+    assert sorted(env.task for env in envs) == ["a", "closed"]
+    assert "it does not close" in caught.value.__notes__[0]

@@ -17,7 +17,7 @@ from gymnasium.wrappers import GrayscaleObservation, ReshapeObservation, ResizeO
 from jaxtyping import Bool, Int64, Shaped, UInt8
 
 from actor_mimic.actions import task_action_names
-from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep
+from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep, close_all
 from actor_mimic.errors import (
     ActorMimicError,
     DataError,
@@ -189,9 +189,8 @@ class GymnasiumEnvs:
         return drawn
 
     def close(self) -> None:
-        """Closes the environments."""
-        for env in self._envs:
-            env.close()
+        """Closes the environments, each even if another fails to."""
+        close_all(self._envs)
 
     def _let_draw(self) -> None:
         modes = self._envs[0].metadata.get("render_modes") or []

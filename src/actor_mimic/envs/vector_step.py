@@ -1,6 +1,7 @@
 """What every environment says after a step, whatever it is made of."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -88,6 +89,17 @@ class VectorEnv(Protocol):
     def close(self) -> None:
         """Stops the emulators."""
         ...
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+def close_all(closables: Iterable[_Closable]) -> None:
+    """Closes each of them, even if another fails to; one that fails is then raised."""
+    with ExitStack() as last_first:
+        for one in closables:
+            last_first.callback(one.close)
 
 
 class EpisodeLog:

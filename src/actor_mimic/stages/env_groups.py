@@ -20,7 +20,7 @@ from actor_mimic.compute import Compute
 from actor_mimic.config import ExpertConfig, TransferConfig
 from actor_mimic.envs.gymnasium import TASK_PREFIX
 from actor_mimic.envs.make import make_envs
-from actor_mimic.envs.vector_step import VectorEnv
+from actor_mimic.envs.vector_step import VectorEnv, close_all
 from actor_mimic.errors import ConfigError
 from actor_mimic.learner_config import PQNConfig
 from actor_mimic.protocols import protocol_named
@@ -154,11 +154,11 @@ class EnvGroups:
 
     def close(self) -> None:
         """Closes the environments, each even if others fail to; those that are played again too."""
-        with ExitStack() as last_first:
+        try:
+            close_all(self.rollouts)
+        finally:
             if self._pool is not None:
-                last_first.callback(self._pool.shutdown)
-            for rollout in self.rollouts:
-                last_first.callback(rollout.close)
+                self._pool.shutdown()
 
     def _each(self, function: Callable[[int], None]) -> None:
         groups = range(len(self.rollouts))
