@@ -91,6 +91,7 @@ class VectorEnv(Protocol):
         ...
 
 
+@runtime_checkable
 class _Closable(Protocol):
     def close(self) -> None: ...
 
