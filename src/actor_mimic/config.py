@@ -102,7 +102,7 @@ class DistillConfig:
     seed: int = 0
     protocol: str = "paper"
     head: str = "shared"  # or "per_task"
-    envs_per_task: int = 16
+    envs_per_task: int = 32
     actor: str = "student"  # or "teacher", or "mixture": see the three below
     teacher_share_start: float = 1.0
     teacher_share_end: float = 0.0

@@ -111,7 +111,7 @@ def test_the_single_games_and_the_eight_have_the_same_environments_and_batch():
     for games in (GAMES, GAMES[:1]):
         config = config_of(games)
 
-        assert config.envs_per_task * len(games) == 64
+        assert config.envs_per_task * len(games) == 256
         assert config.batch_size_per_task * len(games) == 256
 
 

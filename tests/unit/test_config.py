@@ -248,11 +248,11 @@ def test_text_is_read_as_the_type_of_the_field(given, name, expected):
         ("distill", {"algorithm": "dqn"}, "algorithm"),
         (
             "distill",
-            {"learning_starts_steps": 193, "replay_capacity_steps": 207},
-            "learning_starts_steps 193 exceeds replay_capacity_steps 207",
+            {"learning_starts_steps": 385, "replay_capacity_steps": 415},
+            "learning_starts_steps 385 exceeds replay_capacity_steps 415",
         ),
-        ("distill", {"learning_starts_steps": 15}, "15 must be at least envs_per_task 16"),
-        ("distill", {"replay_capacity_steps": 191}, "at least 12 x envs_per_task"),
+        ("distill", {"learning_starts_steps": 31}, "31 must be at least envs_per_task 32"),
+        ("distill", {"replay_capacity_steps": 383}, "at least 12 x envs_per_task"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(stage, values, said):
@@ -268,7 +268,7 @@ def test_what_just_fits_is_taken():
     assert build("expert", exploration_fraction=1.0, epsilon_start=0.1, epsilon_end=0.1)
     assert build("expert", max_gradient_norm=0)
     assert build("distill", max_gradient_norm=0)
-    assert build("distill", learning_starts_steps=16, replay_capacity_steps=192)
+    assert build("distill", learning_starts_steps=32, replay_capacity_steps=384)
 
 
 @pytest.mark.parametrize(("given", "meant"), [("True", True), ("false", False), (True, True)])
