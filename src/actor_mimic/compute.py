@@ -1,4 +1,4 @@
-"""Where and how the arithmetic runs: device, precision, threads. Chosen once per run, recorded."""
+"""Where and how the arithmetic runs: device, precision, threads. Recorded, and kept on resume."""
 
 import ctypes
 import importlib.util
@@ -35,7 +35,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Compute:
-    """The choices that change results in the last digits, so a resumed run keeps them."""
+    """The choices that change results in the last digits, so a resumed run keeps them.
+
+    Unless others are asked for.
+    """
 
     device: str
     precision: str

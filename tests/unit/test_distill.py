@@ -118,8 +118,8 @@ def test_the_metrics_of_several_updates_are_their_means(monkeypatch: pytest.Monk
     losses: list[float] = []
     original = MimicLearner.update
 
-    def noted(learner: MimicLearner, batches: object, **rate: float) -> dict[str, torch.Tensor]:
-        metrics = original(learner, batches, **rate)  # type: ignore[arg-type]
+    def noted(learner: MimicLearner, batches: object) -> dict[str, torch.Tensor]:
+        metrics = original(learner, batches)  # type: ignore[arg-type]
         losses.append(metrics["loss"].item())
         return metrics
 
@@ -132,21 +132,60 @@ def test_the_metrics_of_several_updates_are_their_means(monkeypatch: pytest.Monk
     assert float(metrics["loss"]) == pytest.approx(sum(losses) / 3)
 
 
-def test_the_learning_rate_falls_to_zero_at_the_last_step() -> None:
-    settings = {"steps_per_task": 40, "replay_capacity_steps": 48, "learning_rate": 0.01}
-    with started(config(anneal_learning_rate=True, **settings)) as state:
-        rates = [metrics["learning_rate"] for metrics in advances(state) if metrics]
-        # An update of 8 every 4 steps, once 12 are there; each by the steps before it.
-        assert rates == pytest.approx([0.01 * (1 - steps / 40) for steps in range(12, 40, 4)])
-        assert state.learner.optimizer.param_groups[0]["lr"] == rates[-1]
-    with started(config(**settings)) as state:
-        assert {m["learning_rate"] for m in advances(state) if m} == {0.01}
+@pytest.fixture
+def used_rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Learning rates that updates were made with, as they are made."""
+    used: list[float] = []
+    original = MimicLearner.update
+
+    def noted(learner: MimicLearner, batches: object) -> dict[str, torch.Tensor]:
+        used.append(learner.optimizer.param_groups[0]["lr"])
+        return original(learner, batches)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(MimicLearner, "update", noted)
+    return used
 
 
-def advances(state: DistillState) -> Iterator[dict[str, torch.Tensor | float]]:
-    """To the end of its budget."""
+SHORT = {"steps_per_task": 40, "replay_capacity_steps": 48, "learning_rate": 0.01}
+
+
+def to_the_end(state: DistillState) -> list[float | torch.Tensor]:
+    """Trains for the whole budget; the learning rates that are told of."""
+    told = []
     while state.steps < state.total_steps:
-        yield state.advance()
+        metrics = state.advance()
+        told += [metrics["learning_rate"]] if metrics else []
+    return told
+
+
+def test_the_learning_rate_falls_to_zero_at_the_last_step(
+    dotted: str, used_rates: list[float]
+) -> None:
+    made = config(tasks=[dotted, CARTPOLE], anneal_learning_rate=True, **SHORT)
+    with started(made, teacher(dotted), teacher()) as state:
+        told = to_the_end(state)
+    # An update of 8 of each task every 4 steps of each, once it has 12; by the steps before it.
+    assert used_rates == told
+    assert used_rates == pytest.approx([0.01 * (1 - steps / 40) for steps in range(12, 40, 4)])
+
+
+def test_without_annealing_the_learning_rate_stays(used_rates: list[float]) -> None:
+    with started(config(**SHORT)) as state:
+        told = to_the_end(state)
+    assert used_rates == told == [0.01] * 7
+
+
+def test_a_falling_learning_rate_falls_on_after_a_restore() -> None:
+    made = config(anneal_learning_rate=True, **SHORT)
+    with started(made) as state, started(made) as resumed:
+        while state.steps < 24:
+            state.advance()
+        kept = state.snapshot()
+        replays = {name: [r.export_since(r.written * 0)] for name, r in kept.replays.items()}
+        resumed.restore(kept.tensors, kept.state, replays)
+        assert to_the_end(resumed) == to_the_end(state)
+        ours, theirs = state.network.state_dict(), resumed.network.state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.fixture

@@ -235,38 +235,108 @@ def test_a_run_keeps_where_it_computes(tmp_path: Path, expert: Checkpoint) -> No
     assert (compute.device, compute.precision, compute.threads) == ("cpu", "float32", 1)
 
 
-def test_a_run_goes_on_elsewhere_only_if_that_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It was begun on a GPU, says its description, and there is none here."""
-    small = {"num_envs": 4, "rollout_steps": 8, "minibatch_size": 16, "total_steps": 128}
-    config = build_config("expert", SMALL | small | {"task": TASK, "final_episodes": 0})
-    said: list[str] = []
-    with contextlib.closing(run_expert(config, launched(tmp_path))) as begun:
-        next(begun)
-    description = json.loads((tmp_path / "run.json").read_bytes())
-    there = {"device": "cuda", "precision": "bfloat16", "threads": 16, "compiled": True}
+THERE = {"device": "cuda", "precision": "bfloat16", "threads": 16, "compiled": True}
+
+
+def computed_there(path: Path, there: dict[str, object] = THERE) -> dict[str, object]:
+    """Lets the description of a run say that it computed elsewhere; what it says now."""
+    description = json.loads((path / "run.json").read_bytes())
     description["config"]["compute"] = there
-    (tmp_path / "run.json").write_text(json.dumps(description))
+    (path / "run.json").write_text(json.dumps(description))
+    return description
+
+
+@pytest.fixture
+def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("actor_mimic.compute.cpu_multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr("actor_mimic.compute.available_cores", lambda: 1)
 
-    with pytest.raises(UnavailableError, match=r"begun on cuda: .* --device cpu it goes on"):
+
+@pytest.mark.usefixtures("no_cuda")
+def test_a_run_goes_on_elsewhere_only_if_that_is_asked_for(tmp_path: Path) -> None:
+    small = {"num_envs": 4, "rollout_steps": 8, "minibatch_size": 16, "total_steps": 128}
+    small |= {"checkpoint_every_steps": 64, "eval_every_steps": 0, "final_episodes": 0}
+    config = build_config("expert", SMALL | {"task": TASK} | small)
+    said: list[str] = []
+    with contextlib.closing(run_expert(config, launched(tmp_path))) as begun:
+        assert next(r for r in begun if r.kind == "checkpoint").step == 64
+    description = computed_there(tmp_path)
+
+    with pytest.raises(UnavailableError, match=r"computed on cuda: .* --device cpu it goes on"):
         list(run_expert(config, Launch(tmp_path)))
     assert json.loads((tmp_path / "run.json").read_bytes()) == description
 
-    *_, last = run_expert(config, Launch(tmp_path, device="cpu", threads=1, notice=said.append))
+    records = list(run_expert(config, Launch(tmp_path, device="cpu", notice=said.append)))
 
-    assert last.step == 128
+    assert [record.step for record in records if record.kind == "train"] == [128]  # and not 64
     assert Launch(tmp_path).compute() == CPU
     (change,) = json.loads((tmp_path / "run.json").read_bytes())["changed"]
-    assert [setting.partition(" ")[0] for setting in change["settings"]] == [
-        "compute.compiled",
-        "compute.device",
-        "compute.precision",
-        "compute.threads",
-    ]
+    assert change["settings"] == {
+        "compute.compiled": {"before": True, "after": False},
+        "compute.device": {"before": "cuda", "after": "cpu"},
+        "compute.precision": {"before": "bfloat16", "after": "float32"},
+        "compute.threads": {"before": 16, "after": 1},
+    }
     assert [line for line in said if 'compute.device (stored: "cuda", asked: "cpu")' in line]
+
+
+@pytest.mark.usefixtures("no_cuda")
+def test_a_run_that_is_done_can_be_looked_at_anywhere(tmp_path: Path) -> None:
+    config = EvaluateConfig((TASK,), episodes=1)
+    list(run_evaluate(config, launched(tmp_path), None))
+    description = computed_there(tmp_path)
+
+    for launch in (Launch(tmp_path), launched(tmp_path), Launch(tmp_path, threads=3)):
+        assert list(run_evaluate(config, launch, None)) == []
+    assert json.loads((tmp_path / "run.json").read_bytes()) == description
+
+
+@pytest.mark.usefixtures("no_cuda")
+def test_an_unfinished_evaluation_goes_on_elsewhere(tmp_path: Path, expert: Checkpoint) -> None:
+    config = EvaluateConfig((TASK,), episodes=1)
+    list(run_evaluate(config, launched(tmp_path), expert))
+    (tmp_path / "complete.json").unlink()
+    computed_there(tmp_path)
+
+    (record,) = run_evaluate(config, Launch(tmp_path, device="cpu"), expert)
+    assert record.kind == "final"
+    assert Launch(tmp_path).compute() == CPU
+
+
+GPU = {"device": "cuda", "precision": "float32", "threads": 7, "compiled": False}
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "found"),
+    [
+        (GPU | {"device": "cpu"}, "cpu", Compute("cpu", "float32", 7)),
+        (GPU, "cuda", Compute("cuda", "float32", 7)),
+        (GPU, "cuda:1", Compute("cuda:1", "float32", 7)),
+        (GPU, "auto", Compute("cuda", "float32", 7)),
+        (GPU, "cpu", Compute("cpu", "bfloat16", 2)),
+        (GPU | {"device": "cpu"}, "cuda", Compute("cuda", "bfloat16", 2, compiled=True)),
+        (GPU | {"device": "cpu"}, "auto", Compute("cpu", "float32", 7)),
+    ],
+)
+def test_what_is_left_open_is_kept_unless_a_run_moves_between_cpu_and_gpu(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    there: dict[str, object],
+    asked: str,
+    found: Compute,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 0))
+    for name in ("cpu_multiplies_bfloat16", "available_cores", "_compiles"):
+        answer = 2 if name == "available_cores" else True
+        monkeypatch.setattr(f"actor_mimic.compute.{name}", lambda *_, answer=answer: answer)
+    (tmp_path / "run.json").write_text(json.dumps({"config": {"compute": there}}))
+
+    launch = Launch(tmp_path, device=asked)
+    assert launch.compute() == found
+    assert bool(launch.kept) == (found.threads == 7)
 
 
 def test_tasks_of_one_checkpoint_share_its_network(

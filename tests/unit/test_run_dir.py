@@ -144,39 +144,68 @@ def test_keys_that_may_differ_are_updated(tmp_path):
     changed = CONFIG | {"total_steps": 200, "network": {"width": 1.0, "norm": True}}
 
     keys = frozenset({"total_steps", "network"})
-    open_run(tmp_path, stage="expert", config=changed, resumable_keys=keys).close()
+    with open_run(tmp_path, stage="expert", config=changed, resumable_keys=keys) as run:
+        assert json.loads((tmp_path / "run.json").read_bytes()) == stored  # nothing is done yet
+        assert run.changes["total_steps"] == "total_steps (stored: 100, asked: 200)"
+        run.records.sync()
 
     now = json.loads((tmp_path / "run.json").read_bytes())
     (change,) = now.pop("changed")
     assert now == stored | {"config": changed}
-    assert change["settings"] == [
-        "network.width (stored: 0.5, asked: 1.0)",
-        "total_steps (stored: 100, asked: 200)",
-    ]
+    assert change["settings"] == {
+        "network.width": {"before": 0.5, "after": 1.0},
+        "total_steps": {"before": 100, "after": 200},
+    }
     assert change["versions"] == stored["versions"]
     with pytest.raises(ConfigError, match="total_steps"):
         open_run(tmp_path, stage="expert", config=CONFIG)
 
 
+def go_on(path, **changed):
+    """A run that goes on with changed settings, which may be new ones; its changes."""
+    keys = frozenset(changed)
+    with open_run(path, stage="expert", config=CONFIG | changed, resumable_keys=keys) as run:
+        run.records.sync()
+        return dict(run.changes)
+
+
 def test_every_change_is_kept_and_a_run_that_is_done_has_none(tmp_path):
-    keys = frozenset({"total_steps"})
-    stored_steps = 100
     for steps in (100, 200, 200, 300):
-        config = CONFIG | {"total_steps": steps}
-        with open_run(tmp_path, stage="expert", config=config, resumable_keys=keys) as run:
-            assert bool(run.changes) == (steps not in (100, stored_steps))
-        stored_steps = steps
+        go_on(tmp_path, total_steps=steps)
+    assert go_on(tmp_path, total_steps=300, new=1) == {"new": "new (stored: absent, asked: 1)"}
     before = json.loads((tmp_path / "run.json").read_bytes())
     assert [change["settings"] for change in before["changed"]] == [
-        ["total_steps (stored: 100, asked: 200)"],
-        ["total_steps (stored: 200, asked: 300)"],
+        {"total_steps": {"before": 100, "after": 200}},
+        {"total_steps": {"before": 200, "after": 300}},
+        {"new": {"after": 1}},
     ]
 
-    with open_run(tmp_path, stage="expert", config=config, resumable_keys=keys) as run:
+    config = CONFIG | {"total_steps": 300, "new": 1}
+    with open_run(tmp_path, stage="expert", config=config) as run:
         run.mark_complete({})
-    with open_run(tmp_path, stage="expert", config=CONFIG, resumable_keys=keys) as run:
-        assert run.changes == ()
+    assert go_on(tmp_path, total_steps=100, new=2) == {}
     assert json.loads((tmp_path / "run.json").read_bytes()) == before
+
+
+def test_a_move_that_is_refused_is_none(tmp_path):
+    go_on(tmp_path)
+    before = (tmp_path / "run.json").read_bytes()
+    config, keys = CONFIG | {"total_steps": 7}, frozenset({"total_steps"})
+    with (
+        pytest.raises(ConfigError, match="memory"),
+        open_run(tmp_path, stage="expert", config=config, resumable_keys=keys),
+    ):
+        raise ConfigError("this machine has too little memory")
+
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_a_damaged_history_of_changes_is_named(tmp_path):
+    go_on(tmp_path)
+    stored = json.loads((tmp_path / "run.json").read_bytes())
+    (tmp_path / "run.json").write_text(json.dumps(stored | {"changed": "twice"}))
+    with pytest.raises(DataError, match="expected a list of changes, got 'twice'"):
+        go_on(tmp_path, total_steps=200)
 
 
 @pytest.mark.parametrize(

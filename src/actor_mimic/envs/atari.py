@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from actor_mimic.actions import ATARI_ALPHABET
-from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep
+from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep, close_all
 from actor_mimic.errors import UnavailableError, UsageError, did_you_mean
 from actor_mimic.protocols import FRAME_SKIP, FRAMES_PER_S, MAX_EPISODE_FRAMES
 
@@ -230,9 +230,8 @@ class AtariEnvs:
         """Frees the emulators."""
         self._closing = True
         with self._playing_again:
-            for twin in self._twins:
-                twin.close()
-            self._twins = []  # the library's `close` keeps threads and memory until this
+            twins, self._twins = self._twins, []  # the library keeps threads and memory until this
+            close_all(twins)
 
     def _reset(
         self,

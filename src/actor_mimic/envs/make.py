@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from actor_mimic.envs.atari import AtariEnvs
 from actor_mimic.envs.gymnasium import TASK_PREFIX, GymnasiumEnvs
-from actor_mimic.envs.vector_step import VectorEnv, close_all
+from actor_mimic.envs.vector_step import Closable, VectorEnv, close_all
 from actor_mimic.protocols import Protocol, protocol_named
 
 
@@ -49,13 +49,13 @@ def make_envs(
 
 
 @contextmanager
-def closed_on_error(envs: Iterable[VectorEnv]) -> Iterator[None]:
+def closed_on_error(closables: Iterable[Closable]) -> Iterator[None]:
     """Closes environments if what is done with them fails; else whoever has them closes them."""
     try:
         yield
     except BaseException as error:  # an interrupt too: emulators have threads of their own
         try:
-            close_all(envs)
+            close_all(closables)
         except Exception as another:
             error.add_note(f"beside that, an environment did not close: {another!r}")
         raise

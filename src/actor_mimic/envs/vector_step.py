@@ -92,11 +92,15 @@ class VectorEnv(Protocol):
 
 
 @runtime_checkable
-class _Closable(Protocol):
-    def close(self) -> None: ...
+class Closable(Protocol):
+    """What has to be closed: an environment, or several."""
+
+    def close(self) -> None:
+        """Stops the emulators."""
+        ...
 
 
-def close_all(closables: Iterable[_Closable]) -> None:
+def close_all(closables: Iterable[Closable]) -> None:
     """Closes each of them, even if another fails to; one that fails is then raised."""
     with ExitStack() as last_first:
         for one in closables:

@@ -172,14 +172,16 @@ class MimicLearner:
             raise ValueError(f"expected {len(self.student.action_maps)} weights, got {weights}")
         self._weights = None if set(weights) == {1.0} else tuple(weights)
 
-    def update(
-        self, batches: Sequence[TaskBatch], *, learning_rate: float | None = None
-    ) -> dict[str, Float[Tensor, ""]]:
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Changes it for all updates to come; it is not part of `state_dict`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def update(self, batches: Sequence[TaskBatch]) -> dict[str, Float[Tensor, ""]]:
         """One optimiser step on one equal batch per task.
 
         Args:
             batches: in the order of the student's tasks, all of the same size.
-            learning_rate: from this step on; left out, it stays what it is.
 
         Returns:
             ``loss``, and per task ``TASK/policy_loss`` (unweighted), ``TASK/divergence`` (in nats),
@@ -197,9 +199,6 @@ class MimicLearner:
                 f"got sizes {sizes}"
             )
         size, tasks = sizes[0], len(batches)
-        if learning_rate is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate
 
         def example_losses(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
             """Each row stands for one example of every task, so every worker has all tasks."""

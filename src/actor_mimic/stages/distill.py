@@ -133,7 +133,8 @@ class DistillState:
         self._rollout.send(greedy, self.config.epsilon)
         # Beside the emulators: learning from what is stored.
         rate = self._learning_rate()
-        metrics = self._learn(rate)
+        self.learner.set_learning_rate(rate)
+        metrics = self._learn()
         self._games.receive([self._as_labels(*pair) for pair in enumerate(labels)])
         return {**metrics, "learning_rate": rate} if metrics else {}
 
@@ -283,7 +284,7 @@ class DistillState:
             duration_steps=self.total_steps,
         )
 
-    def _learn(self, rate: float) -> dict[str, Tensor]:
+    def _learn(self) -> dict[str, Tensor]:
         """The updates that are due; the means of their metrics."""
         config = self.config
         if self._games.steps_of_each < config.learning_starts_steps:
@@ -297,7 +298,7 @@ class DistillState:
                 lambda replay, rng: replay.sample_labelled(config.batch_size_per_task, rng=rng)
             )
             batches = [TaskBatch(d.obs, d.label_scores, d.label_features) for d in drawn]
-            updates.append(self.learner.update(batches, learning_rate=rate))
+            updates.append(self.learner.update(batches))
         if len(updates) < 2:
             return updates[0] if updates else {}
         return {name: torch.stack([m[name] for m in updates]).mean() for name in updates[0]}

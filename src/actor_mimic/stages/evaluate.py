@@ -14,6 +14,7 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from actor_mimic.envs.make import make_envs
+from actor_mimic.envs.vector_step import close_all
 from actor_mimic.games import human_normalised
 from actor_mimic.protocols import Protocol
 from actor_mimic.rollout import Episode, Rollout
@@ -145,9 +146,7 @@ def play_games(
             yield {task: played.progress() for task, played in games.items()}
             going_on = {task: played for task, played in games.items() if played.scores is None}
     finally:
-        for played in games.values():
-            if played.scores is None:  # else they are closed
-                played.close()
+        close_all(played for played in games.values() if played.scores is None)  # others are
 
 
 class _Games:

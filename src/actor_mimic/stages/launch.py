@@ -31,6 +31,7 @@ from actor_mimic.stages.players import load_each_once, player_when_asked
 from actor_mimic.stages.references import References
 from actor_mimic.stages.space import foresee_memory, foresee_storage
 from actor_mimic.stages.stage_run import (
+    COMPUTE,
     Launch,
     final_measuring,
     learn,
@@ -127,13 +128,10 @@ def run_distill(
         foresee_memory(config, compute)
         state = DistillState(config, compute, load_each_once(config.tasks, teachers, compute))
         references = References()
-        try:
+        with closed_on_error([state]):  # a closed generator too
             foresee_storage(config, state, run, launch.notice)
             measuring = final_measuring(config, launch, run)
             yield from references.measured(state, teachers, measuring, compute.workers())
-        except BaseException:  # a closed generator too: the emulators must stop
-            state.close()
-            raise
         for complaint in references.complaints():
             launch.notice(complaint)
         manifest = {
@@ -206,7 +204,7 @@ def run_evaluate(
         "parents": [] if checkpoint is None else [sha256],
         "compute": dataclasses.asdict(compute),
     }
-    with open_run(launch.path, stage="evaluate", config=stored) as run:
+    with open_run(launch.path, stage="evaluate", config=stored, resumable_keys=COMPUTE) as run:
         if run.complete:
             return
         compute.start()

@@ -211,6 +211,7 @@ def _origin(checkpoint: Checkpoint, run: Path) -> dict[str, Any]:
             "preset": preset,
             "command": command,
             "compute": begun["config"].get("compute"),
+            **({"changed": begun["changed"]} if "changed" in begun else {}),
             "created": begun.get("created"),
             "run_seconds": read_run_json(run, COMPLETE)["seconds"] if is_complete(run) else None,
         }

@@ -24,15 +24,17 @@ from actor_mimic.storage.run_dir import (
     RUN,
     RunDir,
     installed_versions,
+    is_complete,
     open_run,
     read_run_json,
 )
 from actor_mimic.storage.wandb_run import WandbRun
 
 # When things happen and where may change from call to call; what is learned may not.
-RESUMABLE_KEYS = frozenset(
+COMPUTE = frozenset({"compute"})
+RESUMABLE_KEYS = COMPUTE | {
     entry.name for entry in dataclasses.fields(ScheduleConfig) if "episodes" not in entry.name
-) | {"compute"}
+}
 _KEPT = {True: "on", False: "off"}
 
 
@@ -52,7 +54,7 @@ class Launch:
     Attributes:
         path: the run directory.
         device, precision, threads, compiled: as `choose_compute` takes them; where they are left
-            open, a resumed run keeps what it began with, unless it moves between CPU and GPU.
+            open, a resumed run keeps what it had, unless it moves between CPU and GPU.
         stop: asked often; the number of a signal to stop for, or None.
         notice: told things that a person should read.
         on_game: told of evaluation progress: what is played, games finished, games to play.
@@ -71,18 +73,30 @@ class Launch:
     track: str = ""
     command: str = ""
 
-    def compute(self) -> Compute:
-        """Where to run: what was asked for, else what the run began with, else the machine's.
+    @property
+    def kept(self) -> Mapping[str, Any]:
+        """Where an earlier call of this run computed; empty if there was none, or it moves now.
+
+        A run that moves between CPU and GPU keeps nothing: the other kind of device has a
+        precision and threads that suit it.
 
         Raises:
             DataError: if the run's description is damaged.
-            UnavailableError: if a device is not here.
         """
-        kept: dict[str, Any] = {}
-        if (self.path / RUN).exists():
-            kept = _kept_compute(self.path)
-        if kept and self.device != "auto" and (self.device == "cpu") != (kept["device"] == "cpu"):
-            kept = {}  # the other kind of device has its own best precision and threads
+        if not (self.path / RUN).exists():
+            return {}
+        kept = _kept_compute(self.path)
+        moves = self.device != "auto" and (self.device == "cpu") != (kept["device"] == "cpu")
+        return {} if moves else kept
+
+    def compute(self) -> Compute:
+        """Where to run: what was asked for, else what is `kept`, else the machine's.
+
+        Raises:
+            DataError: if the run's description is damaged.
+            UnavailableError: if a device is not here, unless the run is done and only looked at.
+        """
+        kept = self.kept
         try:
             return choose_compute(
                 kept.get("device", "auto") if self.device == "auto" else self.device,
@@ -93,8 +107,10 @@ class Launch:
         except UnavailableError as error:
             if not kept or self.device != "auto":
                 raise
+            if is_complete(self.path):
+                return choose_compute(threads=self.threads)
             raise UnavailableError(
-                f"{self.path} was begun on {kept['device']}: {error}; with --device cpu it goes on "
+                f"{self.path} computed on {kept['device']}: {error}; with --device cpu it goes on "
                 "from its last checkpoint here, though not to the same last digits"
             ) from error
 
@@ -215,17 +231,17 @@ def open_stage(
         resumable_keys=RESUMABLE_KEYS,
         command=launch.command,
     )
-    moved = [change for change in run.changes if change.startswith("compute.")]
+    moved = [text for key, text in run.changes.items() if key.startswith("compute.")]
     if moved:
         launch.notice(
-            "this run computes otherwise than it began, and will differ in the last digits: "
-            + "; ".join(moved)
+            "this run computes otherwise than before, and may differ in the last digits from one "
+            "that does not: " + "; ".join(moved)
         )
     return run
 
 
 def _kept_compute(path: Path) -> dict[str, Any]:
-    """What `open_run` was told of the device, precision and threads when a run began."""
+    """What `open_run` was last told of a run's device, precision and threads."""
     stored = read_run_json(path, RUN)
     config = stored.get("config") if isinstance(stored, dict) else None
     kept = config.get("compute") if isinstance(config, dict) else None

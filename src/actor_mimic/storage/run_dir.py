@@ -3,7 +3,8 @@
 ::
 
     run/
-        run.json          stage, configuration, seed, versions; written when the run begins
+        run.json          stage, configuration, seed, versions; written when the run begins, and
+                          again where it goes on with other settings
         records.jsonl     what was seen, line by line
         progress.csv      the same as a table, and events.out.tfevents.* for TensorBoard
         checkpoints/      what it goes on from
@@ -63,6 +64,7 @@ MAX_JSON_BYTES = 64 << 20
 
 _PACKAGES = ("actor-mimic", "torch", "numpy", "gymnasium", "ale-py", "safetensors")
 _ABSENT = object()
+_WHEN = ("before", "after")
 
 
 class RunDir:
@@ -73,13 +75,15 @@ class RunDir:
     was refused must not be told that the directory belongs to the mistake.
 
     Attributes:
-        changes: what it goes on with otherwise than before, each as a sentence's part.
+        changes: by the names of settings that it goes on with otherwise than before, what they
+            were and are, in words.
     """
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
-        self.changes: tuple[str, ...] = ()
+        self.changes: Mapping[str, str] = {}
         self._lock = lock
+        self._changed: Mapping[str, Any] | None = None
         self._begun_here = False
         self._records: RecordWriter | None = None
         self._followers: list[Follower] = [ProgressCsv(path / PROGRESS)]
@@ -97,7 +101,14 @@ class RunDir:
 
     @property
     def records(self) -> RecordWriter:
-        """The writer of its records; opened when first asked for."""
+        """The writer of its records; opened when first asked for.
+
+        That is when a run goes on, and so when its description takes over what has changed: one
+        that is refused, for want of memory say, stays what it was.
+        """
+        if self._changed is not None:
+            self.write_json(RUN, self._changed)
+            self._changed = None
         if self._records is None:
             self._records = RecordWriter(self.path / RECORDS, self._followers)
         return self._records
@@ -217,7 +228,7 @@ def open_run(
         stage: what it runs: expert, distill, ...
         config: JSON data; a ``seed`` in it is recorded beside it.
         resumable_keys: dotted names that may differ from the stored configuration, itself or
-            everything below it; the stored one takes over their new values.
+            everything below it; the stored one takes over their new values once the run goes on.
         command: what was typed to begin it, if it was begun by itself; kept with what is new.
 
     Returns:
@@ -360,34 +371,48 @@ def _check_same_run(
     check_schema(stored.get("schema"), path=path)
     if stored.get("stage") != stage:
         raise ConfigError(f"{path}: the run was begun as {stored.get('stage')}, asked: {stage}")
-    differing = _differences(stored["config"], asked)
-    refused = [text for key, text in differing.items() if not _is_resumable(key, resumable_keys)]
+    changes = _differences(stored["config"], asked)
+    told = {key: _tell(key, *change) for key, change in changes.items()}
+    refused = [text for key, text in told.items() if not _is_resumable(key, resumable_keys)]
     if refused:
         raise ConfigError(
             f"{run.path} was begun with another configuration; choose another directory or undo: "
             + "; ".join(refused)
         )
-    if not differing or run.complete:
+    if not changes or run.complete:
         return  # of a run that is done the description says how it was done
-    run.changes = tuple(differing.values())
-    change = {"at": _now(), "settings": list(run.changes), "versions": installed_versions()}
-    changed = [*stored["changed"], change] if isinstance(stored.get("changed"), list) else [change]
-    run.write_json(RUN, {**stored, "config": asked, "changed": changed})
+    earlier = stored.get("changed", [])
+    if not isinstance(earlier, list):
+        raise DataError(f"{path}: expected a list of changes, got {earlier!r:.100}")
+    change = {
+        "at": _now(),
+        "settings": {
+            key: {
+                when: value
+                for when, value in zip(_WHEN, values, strict=True)
+                if value is not _ABSENT
+            }
+            for key, values in changes.items()
+        },
+        "versions": installed_versions(),
+    }
+    run.changes = told
+    run._changed = {**stored, "config": asked, "changed": [*earlier, change]}
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _differences(stored: dict[str, Any], asked: dict[str, Any]) -> dict[str, str]:
+def _differences(stored: dict[str, Any], asked: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """By dotted key, what was stored and what is asked, where they differ."""
     old, new = _flatten(stored), _flatten(asked)
     pairs = {key: (old.get(key, _ABSENT), new.get(key, _ABSENT)) for key in old.keys() | new.keys()}
-    return {
-        key: f"{key} (stored: {_show(before)}, asked: {_show(after)})"
-        for key, (before, after) in sorted(pairs.items(), key=lambda pair: pair[0])
-        if before != after
-    }
+    return {key: pair for key, pair in sorted(pairs.items()) if pair[0] != pair[1]}
+
+
+def _tell(key: str, before: Any, after: Any) -> str:
+    return f"{key} (stored: {_show(before)}, asked: {_show(after)})"
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

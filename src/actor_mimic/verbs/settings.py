@@ -24,7 +24,6 @@ from actor_mimic.config import (
 from actor_mimic.errors import ConfigError, did_you_mean
 from actor_mimic.presets import preset_name, presets_of
 from actor_mimic.report.printable import printable
-from actor_mimic.storage.run_dir import RUN
 from actor_mimic.verbs.arguments import named_value
 
 if TYPE_CHECKING:
@@ -138,6 +137,7 @@ def describe(
     compute: Mapping[str, Any],
     compute_sources: Mapping[str, str],
     *,
+    decided_by: str,
     as_json: bool,
 ) -> str:
     """What ``--print-config`` prints.
@@ -146,13 +146,15 @@ def describe(
         settings: of the stage.
         path: the run directory.
         compute: device, precision, threads and compiled, as they will be.
-        compute_sources: where those came from that the run or the machine did not decide.
+        compute_sources: where those came from that somebody gave.
+        decided_by: where the others came from.
         as_json: as one JSON object.
     """
     flat = to_json(settings.config)
     rows = {name: (value, settings.sources[name]) for name, value in flat.items()}
-    decided = str(path / RUN) if (path / RUN).is_file() else "this machine"
-    rows |= {name: (value, compute_sources.get(name, decided)) for name, value in compute.items()}
+    rows |= {
+        name: (value, compute_sources.get(name, decided_by)) for name, value in compute.items()
+    }
     if as_json:
         about = {"stage": settings.stage, "run_dir": str(path)}
         return json.dumps(about | {"settings": _with_sources(rows)})

@@ -109,8 +109,17 @@ def print_config(settings: Settings, path: Path, common: Common, compiled: str |
     from actor_mimic.stages.stage_run import Launch
 
     values, sources = _compute(common, compiled)
-    chosen = dataclasses.asdict(Launch(path, **values).compute())
-    print(describe(settings, path, chosen, sources, as_json=common.json))
+    launch = Launch(path, **values)
+    print(
+        describe(
+            settings,
+            path,
+            dataclasses.asdict(launch.compute()),
+            sources,
+            decided_by=str(path / "run.json") if launch.kept else "this machine",
+            as_json=common.json,
+        )
+    )
     return 0
 
 
