@@ -1,6 +1,6 @@
-"""The tables of `results/one-network`, from the raw records that lie there.
+"""The tables and figures of `results/one-network`, from the raw records that lie there.
 
-python -m benchmarks.one_network            # print them
+python -m benchmarks.one_network            # print the tables
 python -m benchmarks.one_network --write    # put them into its README, each between its two lines
 """
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from actor_mimic.games import GAMES
 from actor_mimic.report.aggregate import Collection, Likeness, collect
 from actor_mimic.report.contents import counted, show_count, show_range
+from actor_mimic.report.figures import score_figure
 from actor_mimic.report.over_games import over_games
 from actor_mimic.report.tables import (
     MISSING,
@@ -22,9 +23,11 @@ from actor_mimic.report.tables import (
     show_score,
     show_share,
 )
-from benchmarks.documents import replace_table
+from benchmarks.documents import replace_table, standalone
 
 ROOT = Path(__file__).parents[1] / "results/one-network"
+RECIPE = "paper-multitask"
+FULL_SIZE = ("student-policy", "student-features")
 
 # Student / DQN of Parisotto et al. (2016), table 1, ratios of mean scores: recalled, not read in
 # the paper when this was written. They are of raw scores; ours count from random play.
@@ -122,12 +125,35 @@ def _markdown(lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def tables() -> dict[str, str]:
-    """By what stands between the lines that mark them in the README."""
-    found = {}
+def figure(collection: Collection, stage: str) -> str:
+    """One student in every game, between random play and its experts, as an SVG file."""
+    rows = [row for row in _of_students(collection) if row.stage == stage and row.ratio is not None]
+    humans = {task: game.human for task, game in GAMES.items()}
+    return standalone(score_figure(rows, humans))
+
+
+def better(collection: Collection, stages: Sequence[str]) -> str:
+    """The stage of the higher geometric mean."""
+    means = {
+        over.stage: over.estimates["geometric mean"].value
+        for over in over_games(score_rows(collection))
+        if (over.who, over.scale) == ("student", "expert") and over.stage in stages
+    }
+    return max(means, key=lambda stage: means[stage])
+
+
+def tables() -> tuple[dict[str, str], dict[Path, str]]:
+    """By what stands between the lines that mark them in the README; figures by their files."""
+    found, figures = {}, {}
     if (ROOT / "study").is_dir():
         found["study"] = over_stages(collect(ROOT / "study"))
-    return found
+    if (ROOT / RECIPE).is_dir():
+        collection = collect(ROOT / RECIPE)
+        best = better(collection, FULL_SIZE)
+        found["students"] = over_stages(collection)
+        found["games"] = over_tasks(collection, best)
+        figures[ROOT / "games.svg"] = figure(collection, best)
+    return found, figures
 
 
 def main() -> None:
@@ -136,7 +162,11 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="into the README")
     options = parser.parse_args()
     path = ROOT / "README.md"
-    for name, table in tables().items():
+    found, figures = tables()
+    for file, drawn in figures.items():
+        if options.write:
+            file.write_text(drawn)
+    for name, table in found.items():
         if not options.write:
             print(name, table, sep="\n")
             continue

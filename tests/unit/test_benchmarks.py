@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -144,3 +145,17 @@ def test_the_student_tables_of_the_committed_demo():
     _, _, *lines = one_network.over_tasks(demo, "student").splitlines()[:6]
     assert [row.split(" | ")[0][2:] for row in lines] == [game for game, _ in ratios]
     assert [row.split(" | ")[5].split()[0] for row in lines] == [share for _, share in ratios]
+
+
+def test_a_figure_of_its_own_has_the_colours_of_the_page():
+    demo = collect(ROOT / "results/demo")
+    root = ElementTree.fromstring(one_network.figure(demo, "student"))
+
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert (root.attrib["width"], root.attrib["height"]) == ("388.8", "149.04")
+    style = root.findtext("{*}style")
+    assert style.count("--student: #") == 2  # of light and of dark screens
+    classes = {name for e in root.iter() for name in e.attrib.get("class", "").split()}
+    assert {f"{kind}-student" for kind in ("fill", "stroke")} <= classes
+    assert all(f".{name} {{" in style for name in classes)
+    assert one_network.better(demo, ("student", "another")) == "student"

@@ -15,7 +15,7 @@ from actor_mimic.report.contents import Panel
 from actor_mimic.report.films import embed, find_films
 from actor_mimic.report.over_games import STATISTICS, OverGames, over_games
 from actor_mimic.report.printable import printable
-from actor_mimic.report.style import ROLES
+from actor_mimic.report.style import role_rules
 from actor_mimic.report.tables import (
     SCORE_HEADINGS,
     TRANSFER_HEADINGS,
@@ -110,10 +110,7 @@ def render(collection: Collection, rows: Sequence[ScoreRow], overs: Sequence[Ove
 
     files = resources.files("actor_mimic.report")
     style, script = (files.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    style += "".join(
-        f".fill-{role} {{ fill: var(--{role}); }} .stroke-{role} {{ stroke: var(--{role}); }}\n"
-        for role in ROLES
-    )
+    style += role_rules()
     environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=finalise)
     # Figures and films: markup that was made here, with every word in it escaped.
     environment.filters["ours"] = Markup

@@ -88,6 +88,14 @@ def colour(role: str) -> str:
     return _COLOURS[role]
 
 
+def role_rules() -> str:
+    """Rules of a style sheet: each role in the colour that a variable of its name holds."""
+    return "".join(
+        f".fill-{role} {{ fill: var(--{role}); }} .stroke-{role} {{ stroke: var(--{role}); }}\n"
+        for role in ROLES
+    )
+
+
 @contextmanager
 def drawing(
     width: float, height: float, *, left: int, right: int, top: int, bottom: int
