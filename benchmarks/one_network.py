@@ -156,11 +156,11 @@ def tables() -> tuple[dict[str, str], dict[Path, str]]:
     return found, figures
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Prints or writes them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="into the README")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     path = ROOT / "README.md"
     found, figures = tables()
     for file, drawn in figures.items():
@@ -172,3 +172,7 @@ def main() -> None:
             continue
         path.write_text(written(path.read_text(), name, table))
         print(f"{name}: written")
+
+
+if __name__ == "__main__":
+    main()

@@ -159,3 +159,16 @@ def test_a_figure_of_its_own_has_the_colours_of_the_page():
     assert {f"{kind}-student" for kind in ("fill", "stroke")} <= classes
     assert all(f".{name} {{" in style for name in classes)
     assert one_network.better(demo, ("student", "another")) == "student"
+
+
+def test_the_tables_and_figures_of_one_network_are_those_of_the_committed_records(capsys):
+    document = (one_network.ROOT / "README.md").read_text()
+    found, figures = one_network.tables()
+    assert "study" in found
+    for name, table in found.items():
+        assert one_network.written(document, name, table) == document
+    for file, drawn in figures.items():
+        assert file.read_text() == drawn
+
+    one_network.main([])
+    assert found["study"] in capsys.readouterr().out
