@@ -235,6 +235,19 @@ def test_a_run_keeps_where_it_computes(tmp_path: Path, expert: Checkpoint) -> No
     assert (compute.device, compute.precision, compute.threads) == ("cpu", "float32", 1)
 
 
+def test_only_an_unfinished_run_keeps_its_replay(tmp_path: Path, expert: Checkpoint) -> None:
+    config = build_config("distill", STUDENT | {"checkpoint_every_steps": 64})
+    with contextlib.closing(run_distill(config, launched(tmp_path), {TASK: expert})) as records:
+        next(record for record in records if record.kind == "checkpoint" and record.step)
+    assert resolve_checkpoint(tmp_path).manifest["segments"]
+
+    *_, last = run_distill(config, launched(tmp_path), {TASK: expert})
+    assert (last.kind, last.step) == ("final", 128)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} >= {"step-000000064"}
+    assert list(tmp_path.rglob("replay")) == []
+    assert resolve_checkpoint(tmp_path).step == 128
+
+
 THERE = {"device": "cuda", "precision": "bfloat16", "threads": 16, "compiled": True}
 
 

@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from saving import in_child, names, save
+from saving import in_child, names, save, segment, segments
 
 from actor_mimic.errors import DataError
 from actor_mimic.storage import retention
@@ -12,7 +12,7 @@ from actor_mimic.storage.checkpoint import read_checkpoint
 from actor_mimic.storage.durable import clean_leftovers
 from actor_mimic.storage.manifest import MANIFEST
 from actor_mimic.storage.naming import checkpoint_name, find_checkpoints
-from actor_mimic.storage.retention import prune
+from actor_mimic.storage.retention import drop_replays, prune
 
 
 def test_the_newest_is_the_highest_step_whatever_the_clock_says(tmp_path):
@@ -121,3 +121,67 @@ def test_what_was_set_aside_comes_back_whoever_has_the_number_of_its_writer(tmp_
 
     assert names(tmp_path) == [path.name]
     assert read_checkpoint(path).step == 1
+
+
+def save_with_replay(directory):
+    """Two checkpoints that share a segment, and one without a replay."""
+    save(directory, 1)
+    state = {"counter": 2, "segments": ["a"]}
+    second = save(directory, 2, replay_segments={"a": segment(1)}, state=state)
+    new = {"replay_segments": {"b": segment(2)}, "link_segments": segments(second)}
+    save(directory, 3, state={"counter": 3, "segments": ["a", "b"]}, **new)
+
+
+def test_a_checkpoint_without_its_replay_is_otherwise_what_it_was(tmp_path):
+    save_with_replay(tmp_path)
+    before = {path.name: read_checkpoint(path) for path in find_checkpoints(tmp_path)}
+    untouched = (tmp_path / checkpoint_name(1)).stat().st_ino
+
+    drop_replays(tmp_path, {"segments": []})
+
+    assert (tmp_path / checkpoint_name(1)).stat().st_ino == untouched
+    for path in find_checkpoints(tmp_path):
+        after, old = read_checkpoint(path), before[path.name].manifest
+        assert not (path / "replay").exists()
+        assert after.manifest["segments"] == []
+        assert after.model_sha256 == before[path.name].model_sha256
+        assert list(after.load_tensors("optimizer")) == ["m"]
+        same = old.keys() - {"files", "segments", "manifest_sha256"}
+        assert {key: after.manifest[key] for key in same} == {key: old[key] for key in same}
+    states = [read_checkpoint(path).load_state() for path in find_checkpoints(tmp_path)]
+    assert states == [{"counter": 1}, *({"counter": n, "segments": []} for n in (2, 3))]
+    assert names(tmp_path) == [checkpoint_name(step) for step in (1, 2, 3)]
+    drop_replays(tmp_path / "missing", {})
+
+
+def test_damage_is_not_hidden_by_taking_the_replay_out(tmp_path):
+    save_with_replay(tmp_path)
+    third = tmp_path / checkpoint_name(3)
+    model = third / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-1] + b"?")
+    (tmp_path / checkpoint_name(2) / "optimizer.safetensors").unlink()
+
+    drop_replays(tmp_path, {"segments": []})
+
+    assert read_checkpoint(third, verify=False).manifest["segments"] == []
+    with pytest.raises(DataError, match=r"model\.safetensors: expected sha256"):
+        read_checkpoint(third)
+    assert (tmp_path / checkpoint_name(2) / "replay").exists()  # a damaged one is left as it is
+
+
+POINTS = ["state-written", "manifest-written", "old-set-aside", "renamed"]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill_while_replays_are_dropped_leaves_every_checkpoint_whole(
+    tmp_path, monkeypatch, point
+):
+    save_with_replay(tmp_path)
+    monkeypatch.setenv("ACTOR_MIMIC_FAULT", f"save-{point}:2:kill")
+
+    assert in_child(lambda: drop_replays(tmp_path, {"segments": []})) == 137
+    clean_leftovers(tmp_path)
+
+    assert names(tmp_path) == [checkpoint_name(step) for step in (1, 2, 3)]
+    left = [len(read_checkpoint(path).manifest["segments"]) for path in find_checkpoints(tmp_path)]
+    assert left == [0, 0, 2 if point != "renamed" else 0]

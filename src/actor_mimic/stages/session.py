@@ -25,7 +25,7 @@ from actor_mimic.storage.checkpoint import (
     write_checkpoint,
 )
 from actor_mimic.storage.records import Record, read_records
-from actor_mimic.storage.retention import prune
+from actor_mimic.storage.retention import drop_replays, prune
 from actor_mimic.storage.run_dir import RunDir
 from actor_mimic.storage.tensor_files import load_tensor_file
 
@@ -148,6 +148,10 @@ class Session:
                 yield from self._save()
                 raise Interrupted(signal_number)
             before = record.step
+
+    def drop_replays(self) -> None:
+        """Frees what the replays take on disk; once the run is done nothing goes on from them."""
+        drop_replays(self._run.checkpoints, {"segments": []})
 
     def _whereabouts(self) -> str:
         tasks = ", ".join(self._manifest["tasks"])

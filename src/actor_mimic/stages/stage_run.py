@@ -181,6 +181,7 @@ def learn(
     # After the mark: a kill in between loses a line that the mark holds too, where the other
     # order would write it twice.
     run.records.write(record)
+    session.drop_replays()
     yield record
 
 

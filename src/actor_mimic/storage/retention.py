@@ -1,12 +1,17 @@
-"""Which checkpoints stay, and how the others go."""
+"""Which checkpoints stay, and how the others go; what of them stays when a run is done."""
 
+import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from actor_mimic.errors import DataError, StorageError
-from actor_mimic.storage.checkpoint import read_checkpoint
-from actor_mimic.storage.durable import move_to_trash
-from actor_mimic.storage.manifest import check_files
+from actor_mimic.storage.checkpoint import Checkpoint, read_checkpoint
+from actor_mimic.storage.durable import TEMPORARY, move_to_trash
+from actor_mimic.storage.manifest import RESERVED_KEYS, check_files
 from actor_mimic.storage.naming import find_checkpoints, step_of
+from actor_mimic.storage.staging import STATE, link, put_in_place, write_files, write_manifest
 
 
 def prune(
@@ -55,6 +60,48 @@ def prune(
                 raise StorageError(f"cannot remove {path}: {error}") from error
             removed.append(step)
     return removed
+
+
+def drop_replays(directory: Path, state: Mapping[str, Any]) -> None:
+    """Make every checkpoint anew without the replay that it may hold.
+
+    What is kept is linked with the hashes that it was saved with, so that what has been damaged
+    since is still found out. A kill leaves each checkpoint as it was or as it is to be.
+
+    Args:
+        directory: the run's ``checkpoints``.
+        state: what ``state.json`` says instead wherever it speaks of the replay.
+
+    Raises:
+        StorageError: if one cannot be written.
+    """
+    for path in find_checkpoints(directory):
+        if not _is_valid(path, hashed=False):
+            continue
+        checkpoint = read_checkpoint(path, verify=False)
+        if checkpoint.manifest["segments"]:
+            try:
+                _put_without_replay(checkpoint, state)
+            except OSError as error:
+                raise StorageError(f"cannot take the replay out of {path}: {error}") from error
+
+
+def _put_without_replay(checkpoint: Checkpoint, state: Mapping[str, Any]) -> None:
+    path, manifest = checkpoint.path, checkpoint.manifest
+    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{path.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        kept = {n: e for n, e in manifest["files"].items() if n not in manifest["segments"]}
+        for name in kept.keys() - {STATE}:
+            link(path / name, temporary / name)
+        listed = kept | write_files(temporary, {}, checkpoint.load_state() | state)
+        told = {key: value for key, value in manifest.items() if key not in RESERVED_KEYS}
+        write_manifest(temporary, {**told, "step": checkpoint.step}, listed)
+        put_in_place(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def _is_valid(path: Path, *, hashed: bool) -> bool:

@@ -99,7 +99,7 @@ def write_replay(
         entry = manifests[path.parent.parent]["files"].get(name)
         if entry is None or path.is_symlink() or path.stat().st_size != entry["size"]:
             raise DataError(f"{path}: expected the segment {entry}, which this is not")
-        _link(path, directory / name)
+        link(path, directory / name)
         entries[name] = entry
     fault_point("save-segments-linked")
     for stem in new:
@@ -125,7 +125,8 @@ def write_manifest(
     fault_point("save-directory-synced")
 
 
-def _link(old: Path, new: Path) -> None:
+def link(old: Path, new: Path) -> None:
+    """Give a file a second name, or where that cannot be make a copy of it."""
     try:
         os.link(old, new)
     except OSError as error:
