@@ -38,7 +38,9 @@ def standalone(figure: str) -> str:
     # Of the page's style sheet the colours, first those of light and then those of dark screens.
     colours = re.match(r":root \{.*?\}\n@media [^{]*dark[^{]*\{.*?\}\n\}", page, re.DOTALL)
     assert colours is not None
+    ground = {"class": "fill-paper", "width": width, "height": height}
     style = ElementTree.Element("style")
     style.text = "\n".join([colours[0], _LETTERS, role_rules()])
     root.insert(0, style)
+    root.insert(1, ElementTree.Element("rect", ground))
     return ElementTree.tostring(root, encoding="unicode") + "\n"

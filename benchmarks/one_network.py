@@ -8,6 +8,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from actor_mimic.errors import DataError
 from actor_mimic.games import GAMES
 from actor_mimic.report.aggregate import Collection, Likeness, collect
 from actor_mimic.report.contents import counted, show_count, show_range
@@ -138,7 +139,10 @@ def better(collection: Collection, stages: Sequence[str]) -> str:
         over.stage: over.estimates["geometric mean"].value
         for over in over_games(score_rows(collection))
         if (over.who, over.scale) == ("student", "expert") and over.stage in stages
+        if over.estimates
     }
+    if not means:
+        raise DataError(f"{collection.run_dir}: expected a student of all games in {stages}")
     return max(means, key=lambda stage: means[stage])
 
 

@@ -49,6 +49,7 @@ SMALL_DQN = (
     "--set=batch_size=32",
     "--set=learning_starts_steps=200",
     "--set=replay_capacity_steps=2000",
+    "--checkpoint-replay=full",  # else there would be none to compare when a run is done
 )
 
 

@@ -35,9 +35,9 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Compute:
-    """The choices that change results in the last digits, so a resumed run keeps them.
+    """The choices that change results in the last digits.
 
-    Unless others are asked for.
+    A resumed run keeps them, unless others are asked for.
     """
 
     device: str

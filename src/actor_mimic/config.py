@@ -54,7 +54,8 @@ class ScheduleConfig:
     final_episodes: int = 30  # 0: no final figure; a student's teachers are not measured either
     # With a replay, what is new since the last one must reach the disk within seconds of a signal.
     checkpoint_every_steps: int = 100_000
-    checkpoint_replay: str = "full"  # or "none": smaller checkpoints, and resume is not exact
+    # Or "full": those of a run that is done have it too; or "none": resume is not exact.
+    checkpoint_replay: str = "until_done"
     keep_every_steps: int = 0  # checkpoints to keep besides the newest two and the best
 
 
@@ -263,10 +264,7 @@ def _check_positive(config: Any) -> None:
 
 
 def _check_schedule(schedule: ScheduleConfig) -> None:
-    if schedule.checkpoint_replay not in ("full", "none"):
-        raise ConfigError(
-            f"checkpoint_replay must be full or none, got {schedule.checkpoint_replay!r}"
-        )
+    check_choice("checkpoint_replay", schedule.checkpoint_replay, ("until_done", "full", "none"))
 
 
 def _check_objective(config: DistillConfig) -> None:

@@ -18,6 +18,7 @@ SETTINGS = {
     "eval_every_steps": 0,
     "final_episodes": 0,
     "checkpoint_every_steps": 256,
+    "checkpoint_replay": "full",  # so that the replays of what is done can be compared
 }
 LEARNERS = {
     "pqn": {"num_envs": 8, "rollout_steps": 16, "minibatch_size": 64},

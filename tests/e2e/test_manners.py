@@ -387,6 +387,10 @@ def test_settings_say_where_they_are_from(
     assert found["epochs"] == (2, "default")
     assert found["threads"] == (1, "run/run.json")
     assert "batch_size" not in found
+    assert in_process(*command, "--run-dir=run", "--json", "--threads=3", "--precision=auto") == 0
+    shown = json.loads(capsys.readouterr().out)["settings"]
+    assert shown["threads"] == {"value": 3, "from": "--threads"}
+    assert shown["device"] == {"value": "cpu", "from": "run/run.json"}
     assert in_process(*command, "--run-dir=other") == 0
     assert re.search(r"^gamma = 0\.5 +# ACTOR_MIMIC_GAMMA$", capsys.readouterr().out, re.MULTILINE)
     assert not (run.parent / "other").exists()

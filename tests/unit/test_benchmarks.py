@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from actor_mimic.errors import DataError
 from actor_mimic.report.aggregate import collect
 from actor_mimic.storage.records import Record
 from benchmarks import one_network
@@ -172,3 +173,25 @@ def test_the_tables_and_figures_of_one_network_are_those_of_the_committed_record
 
     one_network.main([])
     assert found["study"] in capsys.readouterr().out
+
+
+def test_the_tables_and_the_figure_of_eight_games_are_written(tmp_path, monkeypatch):
+    """From the demo, in the place of the records of eight games."""
+    (tmp_path / one_network.RECIPE).symlink_to(ROOT / "results/demo")
+    begin, end = (
+        "<!-- {}: written by python -m benchmarks.one_network, not by hand -->",
+        "<!-- end of {} -->",
+    )
+    places = [f"{begin}\n{end}".format(name, name) for name in ("students", "games")]
+    (tmp_path / "README.md").write_text("\n".join(places))
+    monkeypatch.setattr(one_network, "ROOT", tmp_path)
+    monkeypatch.setattr(one_network, "FULL_SIZE", ("student",))
+
+    one_network.main(["--write"])
+
+    document = (tmp_path / "README.md").read_text()
+    assert one_network.over_stages(collect(ROOT / "results/demo")) in document
+    assert one_network.over_tasks(collect(ROOT / "results/demo"), "student") in document
+    assert (tmp_path / "games.svg").read_text().startswith("<svg")
+    with pytest.raises(DataError, match="expected a student of all games"):
+        one_network.better(collect(ROOT / "results/demo"), ("another",))

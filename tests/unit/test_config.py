@@ -211,7 +211,7 @@ def test_text_is_read_as_the_type_of_the_field(given, name, expected):
         ("expert", {"gamma": 1.5}, r"gamma must lie in \[0, 1\]"),
         ("expert", {"minibatch_size": 100}, "minibatch_size 100 must divide"),
         ("expert", {"norm": "none"}, "pqn"),
-        ("expert", {"checkpoint_replay": "some"}, "full or none"),
+        ("expert", {"checkpoint_replay": "some"}, "one of until_done, full, none"),
         ("expert", {"task": 3}, "task must be text"),
         (
             "expert",

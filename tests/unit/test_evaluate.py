@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from actor_mimic.envs.make import make_envs
+from actor_mimic.errors import Interrupted
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.stages import evaluate
 from actor_mimic.stages.evaluate import (
@@ -100,6 +101,36 @@ def test_tasks_are_played_beside_each_other_as_they_are_alone():
     cart = next(i for i, progress in enumerate(seen) if isinstance(progress[CARTPOLE], TaskScores))
     assert all(rows.keys() == {tasks[1]} for rows in asked[cart + 1 :])
     assert seen[cart] == {CARTPOLE: together[CARTPOLE], tasks[1]: 0}
+
+
+def test_an_environment_that_does_not_close_hides_no_interrupt(monkeypatch):
+    tasks, closed = [CARTPOLE, "gym:Acrobot-v1"], []
+
+    def make(task, **options):
+        env = make_envs(task, **options)
+
+        def close():
+            closed.append(task)
+            raise OSError("it does not close")
+
+        env.close = close
+        return env
+
+    monkeypatch.setattr(evaluate, "make_envs", make)
+    games = play_games(
+        push_right,
+        tasks,
+        episodes=2,
+        protocol=PROTOCOLS["paper"],
+        epsilon=0.0,
+        seed=0,
+        num_threads=1,
+    )
+    for _ in tasks:
+        next(games)
+    with pytest.raises(Interrupted):
+        games.throw(Interrupted(15))
+    assert sorted(closed) == sorted(tasks)
 
 
 @pytest.mark.parametrize("how", ["closed", "failed", "failed to start", "done"])

@@ -26,6 +26,7 @@ from actor_mimic.stages.launch import (
     run_transfer,
 )
 from actor_mimic.stages.stage_run import Launch
+from actor_mimic.storage import durable
 from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint, write_checkpoint
 from actor_mimic.teachers import own
 from actor_mimic.teachers.player import Player
@@ -235,17 +236,36 @@ def test_a_run_keeps_where_it_computes(tmp_path: Path, expert: Checkpoint) -> No
     assert (compute.device, compute.precision, compute.threads) == ("cpu", "float32", 1)
 
 
-def test_only_an_unfinished_run_keeps_its_replay(tmp_path: Path, expert: Checkpoint) -> None:
+def test_only_an_unfinished_run_keeps_its_replay(
+    tmp_path: Path, expert: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = build_config("distill", STUDENT | {"checkpoint_every_steps": 64})
     with contextlib.closing(run_distill(config, launched(tmp_path), {TASK: expert})) as records:
         next(record for record in records if record.kind == "checkpoint" and record.step)
     assert resolve_checkpoint(tmp_path).manifest["segments"]
+
+    # Stopped while replays go, it is not done yet, and the same command goes on.
+    monkeypatch.setattr(durable, "_passages", {})
+    monkeypatch.setenv("ACTOR_MIMIC_FAULT", "save-old-set-aside:1:enospc")
+    with pytest.raises(StorageError, match="cannot take the replay out"):
+        list(run_distill(config, launched(tmp_path), {TASK: expert}))
+    assert not (tmp_path / "complete.json").exists()
+    monkeypatch.delenv("ACTOR_MIMIC_FAULT")
 
     *_, last = run_distill(config, launched(tmp_path), {TASK: expert})
     assert (last.kind, last.step) == ("final", 128)
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} >= {"step-000000064"}
     assert list(tmp_path.rglob("replay")) == []
     assert resolve_checkpoint(tmp_path).step == 128
+
+
+def test_who_asks_for_it_keeps_the_replay_of_a_run_that_is_done(
+    tmp_path: Path, expert: Checkpoint
+) -> None:
+    config = build_config("distill", STUDENT | {"checkpoint_replay": "full"})
+    list(run_distill(config, launched(tmp_path), {TASK: expert}))
+
+    assert resolve_checkpoint(tmp_path).manifest["segments"]
 
 
 THERE = {"device": "cuda", "precision": "bfloat16", "threads": 16, "compiled": True}
@@ -312,8 +332,10 @@ def test_an_unfinished_evaluation_goes_on_elsewhere(tmp_path: Path, expert: Chec
     (tmp_path / "complete.json").unlink()
     computed_there(tmp_path)
 
-    (record,) = run_evaluate(config, Launch(tmp_path, device="cpu"), expert)
+    said: list[str] = []
+    (record,) = run_evaluate(config, Launch(tmp_path, device="cpu", notice=said.append), expert)
     assert record.kind == "final"
+    assert "computes otherwise than before" in said[0]
     assert Launch(tmp_path).compute() == CPU
 
 

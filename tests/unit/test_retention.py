@@ -156,17 +156,23 @@ def test_a_checkpoint_without_its_replay_is_otherwise_what_it_was(tmp_path):
 
 def test_damage_is_not_hidden_by_taking_the_replay_out(tmp_path):
     save_with_replay(tmp_path)
+    save(tmp_path, 4, replay_segments={"c": segment(3)})
     third = tmp_path / checkpoint_name(3)
     model = third / "model.safetensors"
     model.write_bytes(model.read_bytes()[:-1] + b"?")
     (tmp_path / checkpoint_name(2) / "optimizer.safetensors").unlink()
+    state = tmp_path / checkpoint_name(4) / "state.json"
+    state.write_bytes(state.read_bytes().replace(b"4", b"5"))
 
     drop_replays(tmp_path, {"segments": []})
 
     assert read_checkpoint(third, verify=False).manifest["segments"] == []
     with pytest.raises(DataError, match=r"model\.safetensors: expected sha256"):
         read_checkpoint(third)
-    assert (tmp_path / checkpoint_name(2) / "replay").exists()  # a damaged one is left as it is
+    for step, name in ((2, "optimizer"), (4, "state")):  # these are left as they are
+        assert (tmp_path / checkpoint_name(step) / "replay").exists()
+        with pytest.raises(DataError, match=name):
+            read_checkpoint(tmp_path / checkpoint_name(step))
 
 
 POINTS = ["state-written", "manifest-written", "old-set-aside", "renamed"]

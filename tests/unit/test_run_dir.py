@@ -146,8 +146,7 @@ def test_keys_that_may_differ_are_updated(tmp_path):
     keys = frozenset({"total_steps", "network"})
     with open_run(tmp_path, stage="expert", config=changed, resumable_keys=keys) as run:
         assert json.loads((tmp_path / "run.json").read_bytes()) == stored  # nothing is done yet
-        assert run.changes["total_steps"] == "total_steps (stored: 100, asked: 200)"
-        run.records.sync()
+        assert run.go_on()["total_steps"] == "total_steps (stored: 100, asked: 200)"
 
     now = json.loads((tmp_path / "run.json").read_bytes())
     (change,) = now.pop("changed")
@@ -165,8 +164,7 @@ def go_on(path, **changed):
     """A run that goes on with changed settings, which may be new ones; its changes."""
     keys = frozenset(changed)
     with open_run(path, stage="expert", config=CONFIG | changed, resumable_keys=keys) as run:
-        run.records.sync()
-        return dict(run.changes)
+        return dict(run.go_on())
 
 
 def test_every_change_is_kept_and_a_run_that_is_done_has_none(tmp_path):

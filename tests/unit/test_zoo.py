@@ -20,6 +20,7 @@ from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.report.zoo import card, markdown_table
 from actor_mimic.stages import measure as measure_module
+from actor_mimic.stages import shipping
 from actor_mimic.stages.evaluate import summarise_scores
 from actor_mimic.stages.measure import Measuring, measure_references
 from actor_mimic.stages.shipping import MEASURED, shipped_tensors, training_command
@@ -47,6 +48,14 @@ def zoo(empty_zoo, tmp_path):
     return empty_zoo
 
 
+def test_an_expert_says_that_its_run_has_moved(tmp_path):
+    run = make_run(tmp_path / "run")
+    described = json.loads((run / "run.json").read_bytes())
+    changed = [{"at": "2026-11-26T20:00:00+00:00", "settings": {"compute.threads": {"after": 1}}}]
+    (run / "run.json").write_text(json.dumps(described | {"changed": changed}))
+    assert shipping._origin(resolve_checkpoint(run), run)["changed"] == changed
+
+
 @pytest.mark.usefixtures("zoo")
 def test_an_expert_comes_back_as_it_went_but_for_the_rounding(tmp_path):
     trained = resolve_checkpoint(tmp_path / "run")
@@ -66,6 +75,7 @@ def test_an_expert_comes_back_as_it_went_but_for_the_rounding(tmp_path):
     told = found.manifest["shipped"]
     assert told["source_sha256"] == trained.model_sha256 != found.model_sha256
     assert (told["preset"], told["run_seconds"]) == ("fast", 12.5)
+    assert "changed" not in told
     before, after = load_network(trained).state_dict(), load_network(found).state_dict()
     assert before.keys() == after.keys()
     for name, tensor in before.items():

@@ -230,7 +230,7 @@ class AtariEnvs:
         """Frees the emulators."""
         self._closing = True
         with self._playing_again:
-            twins, self._twins = self._twins, []  # the library keeps threads and memory until this
+            twins, self._twins = self._twins, []  # each keeps threads and memory until it is let go
             close_all(twins)
 
     def _reset(

@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from actor_mimic.envs.make import make_envs
-from actor_mimic.envs.vector_step import close_all
+from actor_mimic.envs.make import closed_on_error, make_envs
 from actor_mimic.games import human_normalised
 from actor_mimic.protocols import Protocol
 from actor_mimic.rollout import Episode, Rollout
@@ -131,7 +130,7 @@ def play_games(
         By task the number of finished games or, once all are, its scores.
     """
     games: dict[str, _Games] = {}
-    try:
+    with closed_on_error(games.values()):
         for task in tasks:
             games[task] = _Games(task, episodes, protocol, seed, num_threads)
             games[task].start()
@@ -145,8 +144,6 @@ def play_games(
                 played.recv()
             yield {task: played.progress() for task, played in games.items()}
             going_on = {task: played for task, played in games.items() if played.scores is None}
-    finally:
-        close_all(played for played in games.values() if played.scores is None)  # others are
 
 
 class _Games:
@@ -164,6 +161,7 @@ class _Games:
         self._played: list[list[Episode]] = [[] for _ in self._quotas]
         self._playing = np.ones(len(self._quotas), dtype=bool)
         self.scores: TaskScores | None = None
+        self._is_closed = False
         env = make_envs(
             task,
             num_envs=len(self._quotas),
@@ -212,8 +210,10 @@ class _Games:
         return sum(map(len, self._played)) if self.scores is None else self.scores
 
     def close(self) -> None:
-        """Closes the environments."""
-        self._rollout.close()
+        """Closes the environments, unless they are."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._rollout.close()
 
 
 def act_randomly(

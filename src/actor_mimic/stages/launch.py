@@ -29,6 +29,7 @@ from actor_mimic.stages.measure import measure, score_values
 from actor_mimic.stages.multitask_dqn import MultitaskDQNState
 from actor_mimic.stages.players import load_each_once, player_when_asked
 from actor_mimic.stages.references import References
+from actor_mimic.stages.session import go_on
 from actor_mimic.stages.space import foresee_memory, foresee_storage
 from actor_mimic.stages.stage_run import (
     COMPUTE,
@@ -207,6 +208,7 @@ def run_evaluate(
     with open_run(launch.path, stage="evaluate", config=stored, resumable_keys=COMPUTE) as run:
         if run.complete:
             return
+        go_on(run, launch.notice)
         compute.start()
         measuring = measuring_for(config.protocol, config.episodes, config.seed, launch, run)
         act = player_when_asked(checkpoint, tasks, compute)

@@ -132,6 +132,7 @@ class Session:
                     f"{self._last.path}: its state does not fit this run: {error!r:.300}"
                 ) from error
         fresh = self._last is None
+        go_on(self._run, self._notice)
         self._run.records.rewind(-1 if fresh else self._state.steps)
         self._mend_best()
         if self._evaluation_due or (fresh and self._schedule.eval_every_steps):
@@ -150,8 +151,9 @@ class Session:
             before = record.step
 
     def drop_replays(self) -> None:
-        """Frees what the replays take on disk; once the run is done nothing goes on from them."""
-        drop_replays(self._run.checkpoints, {"segments": []})
+        """Frees what the replays take on disk, if they are for a run that is not done alone."""
+        if self._schedule.checkpoint_replay == "until_done":
+            drop_replays(self._run.checkpoints, {"segments": []})
 
     def _whereabouts(self) -> str:
         tasks = ", ".join(self._manifest["tasks"])
@@ -236,7 +238,7 @@ class Session:
         # What resume will not repeat must be on disk before the checkpoint that says so.
         self._run.records.sync()
         snapshot = self._state.snapshot()
-        replays = snapshot.replays if self._schedule.checkpoint_replay == "full" else {}
+        replays = {} if self._schedule.checkpoint_replay == "none" else snapshot.replays
         new, kept = self._new_segments(replays, self._state.steps)
         self._last = write_checkpoint(
             self._run.checkpoints,
@@ -310,6 +312,16 @@ class Session:
                 f"{checkpoint.path}: expected a state of step {checkpoint.step}, got one of "
                 f"{self._state.steps}"
             )
+
+
+def go_on(run: RunDir, notice: Callable[[str], None]) -> None:
+    """Lets a run's description take over what has changed, and says so where it computes."""
+    moved = [text for key, text in run.go_on().items() if key.startswith("compute.")]
+    if moved:
+        notice(
+            "this run computes otherwise than before, and may differ in the last digits from one "
+            "that does not: " + "; ".join(moved)
+        )
 
 
 class Exports(Mapping[str, Mapping[str, Tensor]]):

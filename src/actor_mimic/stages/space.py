@@ -103,7 +103,7 @@ def disk_bytes(config: Config, weights_bytes: int, replay_bytes: int) -> int:
     if schedule.keep_every_steps:
         apart += 1 + config.total_steps // schedule.keep_every_steps
     needed = (KEEP_LAST + 1 + apart) * COPIES_OF_WEIGHTS * weights_bytes
-    if replay_bytes and schedule.checkpoint_replay == "full":
+    if replay_bytes and schedule.checkpoint_replay != "none":
         settings = to_json(config)
         capacity_steps = settings["replay_capacity_steps"] * len(settings.get("tasks", [None]))
         filled = min(1.0, config.total_steps / capacity_steps)

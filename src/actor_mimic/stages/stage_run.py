@@ -177,11 +177,12 @@ def learn(
         values |= score_values(task, scores)
     elapsed_s = earlier_s + session.elapsed_s
     record = Record("final", state.steps, state.updates, values, elapsed_s)
+    # Before the mark, so that who is stopped here is not taken to be done.
+    session.drop_replays()
     run.mark_complete(summary(checkpoint, manifest, state.network, elapsed_s, final))
     # After the mark: a kill in between loses a line that the mark holds too, where the other
     # order would write it twice.
     run.records.write(record)
-    session.drop_replays()
     yield record
 
 
@@ -223,7 +224,7 @@ def open_stage(
         config: which must be what the run was begun with, but for `RESUMABLE_KEYS`.
         parents: with the ``model_sha256`` of each.
     """
-    run = open_run(
+    return open_run(
         launch.path,
         stage=stage,
         config=to_json(config)
@@ -232,13 +233,6 @@ def open_stage(
         resumable_keys=RESUMABLE_KEYS,
         command=launch.command,
     )
-    moved = [text for key, text in run.changes.items() if key.startswith("compute.")]
-    if moved:
-        launch.notice(
-            "this run computes otherwise than before, and may differ in the last digits from one "
-            "that does not: " + "; ".join(moved)
-        )
-    return run
 
 
 def _kept_compute(path: Path) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def drop_replays(directory: Path, state: Mapping[str, Any]) -> None:
     """Make every checkpoint anew without the replay that it may hold.
 
     What is kept is linked with the hashes that it was saved with, so that what has been damaged
-    since is still found out. A kill leaves each checkpoint as it was or as it is to be.
+    since is still found out; one whose state is damaged is left as it is. A kill leaves each
+    checkpoint as it was or as it is to be, once `clean_leftovers` has been called.
 
     Args:
         directory: the run's ``checkpoints``.
@@ -76,9 +77,12 @@ def drop_replays(directory: Path, state: Mapping[str, Any]) -> None:
         StorageError: if one cannot be written.
     """
     for path in find_checkpoints(directory):
-        if not _is_valid(path, hashed=False):
+        try:
+            checkpoint = read_checkpoint(path, verify=False)
+            # The one file that is written anew, and so hashed anew.
+            check_files(path, checkpoint.manifest, hashed=frozenset({STATE}))
+        except DataError:
             continue
-        checkpoint = read_checkpoint(path, verify=False)
         if checkpoint.manifest["segments"]:
             try:
                 _put_without_replay(checkpoint, state)
@@ -95,7 +99,7 @@ def _put_without_replay(checkpoint: Checkpoint, state: Mapping[str, Any]) -> Non
         kept = {n: e for n, e in manifest["files"].items() if n not in manifest["segments"]}
         for name in kept.keys() - {STATE}:
             link(path / name, temporary / name)
-        listed = kept | write_files(temporary, {}, checkpoint.load_state() | state)
+        listed = kept | write_files(temporary, {}, {**checkpoint.load_state(), **state})
         told = {key: value for key, value in manifest.items() if key not in RESERVED_KEYS}
         write_manifest(temporary, {**told, "step": checkpoint.step}, listed)
         put_in_place(temporary, path)

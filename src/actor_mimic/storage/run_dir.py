@@ -73,15 +73,11 @@ class RunDir:
     Use it as a context manager: leaving it closes the records and releases the lock. A run that
     is refused before it has done anything leaves no configuration behind: whoever corrects what
     was refused must not be told that the directory belongs to the mistake.
-
-    Attributes:
-        changes: by the names of settings that it goes on with otherwise than before, what they
-            were and are, in words.
     """
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
-        self.changes: Mapping[str, str] = {}
+        self._changes: Mapping[str, str] = {}
         self._lock = lock
         self._changed: Mapping[str, Any] | None = None
         self._begun_here = False
@@ -101,17 +97,26 @@ class RunDir:
 
     @property
     def records(self) -> RecordWriter:
-        """The writer of its records; opened when first asked for.
+        """The writer of its records; opened when first asked for."""
+        if self._records is None:
+            self._records = RecordWriter(self.path / RECORDS, self._followers)
+        return self._records
 
-        That is when a run goes on, and so when its description takes over what has changed: one
-        that is refused, for want of memory say, stays what it was.
+    def go_on(self) -> Mapping[str, str]:
+        """Lets the description take over what has changed since the last call.
+
+        Not when it is opened: a run that is refused then, for want of memory say, is what it was.
+
+        Returns:
+            By the names of the settings, what they were and are, in words.
+
+        Raises:
+            StorageError: if that cannot be written.
         """
         if self._changed is not None:
             self.write_json(RUN, self._changed)
             self._changed = None
-        if self._records is None:
-            self._records = RecordWriter(self.path / RECORDS, self._followers)
-        return self._records
+        return self._changes
 
     @property
     def complete(self) -> bool:
@@ -228,7 +233,7 @@ def open_run(
         stage: what it runs: expert, distill, ...
         config: JSON data; a ``seed`` in it is recorded beside it.
         resumable_keys: dotted names that may differ from the stored configuration, itself or
-            everything below it; the stored one takes over their new values once the run goes on.
+            everything below it; `RunDir.go_on` lets the stored one take over their new values.
         command: what was typed to begin it, if it was begun by itself; kept with what is new.
 
     Returns:
@@ -396,7 +401,7 @@ def _check_same_run(
         },
         "versions": installed_versions(),
     }
-    run.changes = told
+    run._changes = told
     run._changed = {**stored, "config": asked, "changed": [*earlier, change]}
 
 

@@ -24,6 +24,7 @@ from actor_mimic.config import (
 from actor_mimic.errors import ConfigError, did_you_mean
 from actor_mimic.presets import preset_name, presets_of
 from actor_mimic.report.printable import printable
+from actor_mimic.storage.run_dir import RUN
 from actor_mimic.verbs.arguments import named_value
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def describe(
     compute: Mapping[str, Any],
     compute_sources: Mapping[str, str],
     *,
-    decided_by: str,
+    kept: Mapping[str, Any],
     as_json: bool,
 ) -> str:
     """What ``--print-config`` prints.
@@ -147,14 +148,14 @@ def describe(
         path: the run directory.
         compute: device, precision, threads and compiled, as they will be.
         compute_sources: where those came from that somebody gave.
-        decided_by: where the others came from.
+        kept: what the run had, of those that somebody did not give.
         as_json: as one JSON object.
     """
     flat = to_json(settings.config)
     rows = {name: (value, settings.sources[name]) for name, value in flat.items()}
-    rows |= {
-        name: (value, compute_sources.get(name, decided_by)) for name, value in compute.items()
-    }
+    for name, value in compute.items():
+        decided_by = str(path / RUN) if kept.get(name) == value else "this machine"
+        rows[name] = value, compute_sources.get(name, decided_by)
     if as_json:
         about = {"stage": settings.stage, "run_dir": str(path)}
         return json.dumps(about | {"settings": _with_sources(rows)})

@@ -116,7 +116,7 @@ def print_config(settings: Settings, path: Path, common: Common, compiled: str |
             path,
             dataclasses.asdict(launch.compute()),
             sources,
-            decided_by=str(path / "run.json") if launch.kept else "this machine",
+            kept=launch.kept,
             as_json=common.json,
         )
     )
