@@ -5,12 +5,13 @@ python -m benchmarks.one_network --write    # put them into its README, each bet
 """
 
 import argparse
+import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from actor_mimic.errors import DataError
 from actor_mimic.games import GAMES
-from actor_mimic.report.aggregate import Collection, Likeness, collect
+from actor_mimic.report.aggregate import Collection, Likeness, Run, collect
 from actor_mimic.report.contents import counted, show_count, show_range
 from actor_mimic.report.figures import score_figure
 from actor_mimic.report.over_games import over_games
@@ -24,6 +25,7 @@ from actor_mimic.report.tables import (
     show_score,
     show_share,
 )
+from actor_mimic.storage.shipped import RANDOM
 from benchmarks.documents import replace_table, standalone
 
 ROOT = Path(__file__).parents[1] / "results/one-network"
@@ -106,6 +108,21 @@ def over_tasks(collection: Collection, stage: str) -> str:
     return f"{_markdown(lines)}\n\nIntervals: 95 %, over {seeds if len(runs) > 1 else 'games'}."
 
 
+def so_far(run: Run) -> str:
+    """One line for each game of a student that has been measured, be the run done or not."""
+    heads = ["game", "random play", "expert", "student", "of expert"]
+    lines, ratios = [heads, ["---"] * len(heads)], []
+    for task, expert in zip(run.tasks, run.parents, strict=True):
+        scores = {who: score for (who, what, _), score in run.measured.items() if what == task}
+        for own in scores.keys() - {RANDOM, expert}:
+            low, high = scores[RANDOM].mean, scores[expert].mean
+            ratios.append((scores[own].mean - low) / (high - low))
+            shown = [show_score(scores[who]) for who in (expert, own)]
+            lines.append([task, show_mean(scores[RANDOM]), *shown, show_share(ratios[-1])])
+    mean = statistics.geometric_mean(ratios)
+    return f"{_markdown(lines)}\n\nGeometric mean of the {len(ratios)}: {mean:.0%}."
+
+
 def _of_students(collection: Collection) -> list[ScoreRow]:
     """The row of each student and game: of several seeds their mean."""
     rows = [row for row in score_rows(collection) if row.of_student]
@@ -151,6 +168,9 @@ def tables() -> tuple[dict[str, str], dict[Path, str]]:
     found, figures = {}, {}
     if (ROOT / "study").is_dir():
         found["study"] = over_stages(collect(ROOT / "study"))
+    if (ROOT / "unfinished").is_dir():
+        (run,) = collect(ROOT / "unfinished").runs
+        found["so far"] = so_far(run)
     if (ROOT / RECIPE).is_dir():
         collection = collect(ROOT / RECIPE)
         best = better(collection, FULL_SIZE)

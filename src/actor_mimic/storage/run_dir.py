@@ -3,8 +3,7 @@
 ::
 
     run/
-        run.json          stage, configuration, seed, versions; written when the run begins, and
-                          again where it goes on with other settings
+        run.json          stage, configuration, seed, versions, and what of them has changed since
         records.jsonl     what was seen, line by line
         progress.csv      the same as a table, and events.out.tfevents.* for TensorBoard
         checkpoints/      what it goes on from
@@ -40,6 +39,7 @@ from actor_mimic.errors import (
     StorageError,
     UsageError,
 )
+from actor_mimic.storage.differences import differences, is_below
 from actor_mimic.storage.durable import (
     clean_leftovers,
     is_plain_name,
@@ -63,8 +63,6 @@ LOCK = ".lock"
 MAX_JSON_BYTES = 64 << 20
 
 _PACKAGES = ("actor-mimic", "torch", "numpy", "gymnasium", "ale-py", "safetensors")
-_ABSENT = object()
-_WHEN = ("before", "after")
 
 
 class RunDir:
@@ -376,9 +374,9 @@ def _check_same_run(
     check_schema(stored.get("schema"), path=path)
     if stored.get("stage") != stage:
         raise ConfigError(f"{path}: the run was begun as {stored.get('stage')}, asked: {stage}")
-    changes = _differences(stored["config"], asked)
-    told = {key: _tell(key, *change) for key, change in changes.items()}
-    refused = [text for key, text in told.items() if not _is_resumable(key, resumable_keys)]
+    changes = differences(stored["config"], asked)
+    told = {key: change.tell(key) for key, change in changes.items()}
+    refused = [text for key, text in told.items() if not is_below(key, resumable_keys)]
     if refused:
         raise ConfigError(
             f"{run.path} was begun with another configuration; choose another directory or undo: "
@@ -389,50 +387,14 @@ def _check_same_run(
     earlier = stored.get("changed", [])
     if not isinstance(earlier, list):
         raise DataError(f"{path}: expected a list of changes, got {earlier!r:.100}")
-    change = {
+    entry = {
         "at": _now(),
-        "settings": {
-            key: {
-                when: value
-                for when, value in zip(_WHEN, values, strict=True)
-                if value is not _ABSENT
-            }
-            for key, values in changes.items()
-        },
+        "settings": {key: change.to_json() for key, change in changes.items()},
         "versions": installed_versions(),
     }
     run._changes = told
-    run._changed = {**stored, "config": asked, "changed": [*earlier, change]}
+    run._changed = {**stored, "config": asked, "changed": [*earlier, entry]}
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _differences(stored: dict[str, Any], asked: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """By dotted key, what was stored and what is asked, where they differ."""
-    old, new = _flatten(stored), _flatten(asked)
-    pairs = {key: (old.get(key, _ABSENT), new.get(key, _ABSENT)) for key in old.keys() | new.keys()}
-    return {key: pair for key, pair in sorted(pairs.items()) if pair[0] != pair[1]}
-
-
-def _tell(key: str, before: Any, after: Any) -> str:
-    return f"{key} (stored: {_show(before)}, asked: {_show(after)})"
-
-
-def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _show(value: Any) -> str:
-    return "absent" if value is _ABSENT else json.dumps(value)[:200]
-
-
-def _is_resumable(key: str, resumable_keys: frozenset[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in resumable_keys)
