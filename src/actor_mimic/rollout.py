@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
-from actor_mimic.envs.vector_step import VectorEnv, VectorStep, close_all
+from actor_mimic.envs.vector_step import VectorEnv, VectorStep, catch_up_all, close_all
 from actor_mimic.errors import DataError
 from actor_mimic.exploration import epsilon_greedy
 from actor_mimic.seeding import generator_state, restore_generator
@@ -183,7 +183,7 @@ class Rollout:
         }
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Goes back to where `state_dict` was taken.
+        """Goes back to where `state_dict` was taken, but for the environments: see `catch_up`.
 
         Raises:
             DataError: if it was taken from another number of tasks or environments.
@@ -202,6 +202,10 @@ class Rollout:
         self._score[:] = tensors["score"].numpy()
         self._length[:] = tensors["length"].numpy()
         self.finished = [Episode(**episode) for episode in state["finished"]]
+
+    def catch_up(self) -> None:
+        """Brings the environments to a state that was loaded; see `catch_up_all`."""
+        catch_up_all(self.envs)
 
     def close(self) -> None:
         """Closes the environments, each even if another fails to."""

@@ -4,7 +4,7 @@ Each task can be got wrong in one way only. They are driven through the states o
 stage, so that collection, replay, targets and learner are all on the way from a reward to a value.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,6 +104,9 @@ class ProbeEnvs:
         raise NotImplementedError("no probe is saved")
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        raise NotImplementedError("no probe is saved")
+
+    def catch_up(self) -> Iterator[None]:
         raise NotImplementedError("no probe is saved")
 
     def picture(self) -> np.ndarray:

@@ -13,7 +13,6 @@ from actor_mimic.compute import Compute
 from actor_mimic.config import ConfigError, ExpertConfig, NetworkConfig
 from actor_mimic.envs.make import make_envs
 from actor_mimic.envs.vector_step import VectorEnv
-from actor_mimic.errors import UsageError
 from actor_mimic.exploration import epsilon_greedy, spread_argmax
 from actor_mimic.seeding import numpy_generator
 from actor_mimic.stages import env_groups
@@ -233,33 +232,3 @@ def test_groups_play_different_games_and_share_the_threads(monkeypatch: pytest.M
     assert asked == [5, 2, 2]
     assert np.array_equal(frames[1], frames[0])
     assert not np.array_equal(frames[2], frames[1])
-
-
-def test_closing_ends_the_games_that_are_played_again() -> None:
-    """From another thread, as when a signal comes meanwhile; else it would take as long as they."""
-    (env,) = make_task_envs(
-        ExpertConfig(task="pong", learner=pqn(num_envs=1, minibatch_size=8)), CPU
-    )
-    env.reset()
-    for _ in range(20):
-        env.send(np.zeros(1, dtype=np.int64))
-        env.recv()
-    state = env.state_dict()
-    # A history that would take minutes.
-    state["actions"] = [state["actions"][0] * 20_000]
-    raised: list[BaseException] = []
-
-    def play_again() -> None:
-        try:
-            env.load_state_dict(state)
-        except UsageError as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=play_again)
-    thread.start()
-    threading.Event().wait(0.5)
-    env.close()
-    thread.join(TIMEOUT_S)
-
-    assert not thread.is_alive()
-    assert "closed before it was where it had been" in str(raised)

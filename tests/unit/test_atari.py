@@ -12,6 +12,7 @@ from plain_atari import PlainAtari, shrink
 from actor_mimic.envs import atari
 from actor_mimic.envs.atari import AtariEnvs, atari_action_names, atari_games
 from actor_mimic.envs.make import make_envs
+from actor_mimic.envs.vector_step import catch_up_all
 from actor_mimic.errors import DataError, UnavailableError, UsageError
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.seeding import derive_seed
@@ -217,6 +218,8 @@ def test_a_restored_environment_goes_on_frame_for_frame(
 
     twin.load_state_dict(state)
     assert twin.state_dict() == state
+    catch_up_all([twin])
+    assert twin.state_dict() == state
     for action in actions[steps:]:
         assert_same_step(step(envs, action), step(twin, action))
         if max_episode_frames == 108_000:
@@ -232,6 +235,7 @@ def test_a_second_reset_is_not_lost_on_the_way_back():
     envs.reset()
     envs.reset()
     twin.load_state_dict(envs.state_dict())
+    catch_up_all([twin])
 
     for action in random_actions(envs, 20, seed=1):
         assert_same_step(step(envs, action), step(twin, action))
@@ -246,6 +250,11 @@ def test_an_environment_can_be_taken_back():
     state = envs.state_dict()
     first = [step(envs, action) for action in actions[20:]]
     envs.load_state_dict(state)
+    with pytest.raises(AssertionError, match="catch_up first"):
+        envs.send(actions[0])
+    with pytest.raises(AssertionError, match="catch_up first"):
+        envs.reset()
+    catch_up_all([envs])
 
     for action, expected in zip(actions[20:], first, strict=True):
         assert_same_step(step(envs, action), expected)

@@ -1,5 +1,6 @@
 """Networks that are centred: where backgrounds come from, and what becomes of them."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from unittest.mock import Mock
 
@@ -71,6 +72,9 @@ class Counting:
         raise NotImplementedError
 
     def load_state_dict(self, _state: dict) -> None:
+        raise NotImplementedError
+
+    def catch_up(self) -> Iterator[None]:
         raise NotImplementedError
 
     def picture(self) -> np.ndarray:

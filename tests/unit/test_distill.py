@@ -183,6 +183,7 @@ def test_a_falling_learning_rate_falls_on_after_a_restore() -> None:
         kept = state.snapshot()
         replays = {name: [r.export_since(r.written * 0)] for name, r in kept.replays.items()}
         resumed.restore(kept.tensors, kept.state, replays)
+        resumed.catch_up()
         assert to_the_end(resumed) == to_the_end(state)
         ours, theirs = state.network.state_dict(), resumed.network.state_dict()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)

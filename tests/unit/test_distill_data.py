@@ -202,6 +202,7 @@ def test_resume_is_exact_with_every_new_setting(tasks: tuple[str, ...]):
             for name, replay in snapshot.replays.items()
         }
         again.restore(tensors, state, segments)
+        again.catch_up()
         assert again.temperatures == (0.7,) * len(tasks)
         assert again.learner.weights == whole.learner.weights
         for _ in range(20):

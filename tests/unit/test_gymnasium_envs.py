@@ -10,6 +10,7 @@ from gymnasium.spaces import Box, Discrete
 
 from actor_mimic.envs.gymnasium import GymnasiumEnvs
 from actor_mimic.envs.make import make_envs
+from actor_mimic.envs.vector_step import catch_up_all
 from actor_mimic.errors import DataError, UnavailableError, UsageError
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.seeding import derive_seed
@@ -150,6 +151,11 @@ def test_a_restored_environment_goes_on_bit_for_bit(steps):
         step(envs, action)
     state = json.loads(json.dumps(envs.state_dict()))
     twin.load_state_dict(state)
+    with pytest.raises(AssertionError, match="catch_up first"):
+        twin.send(actions[0])
+    with pytest.raises(AssertionError, match="catch_up first"):
+        twin.reset()
+    catch_up_all([twin])
 
     assert steps < 47 or len({len(text) for text in state["actions"]}) == 3
     assert twin.state_dict() == state
@@ -170,6 +176,7 @@ def test_more_actions_than_the_log_first_has_room_for(scripted):
         result = step(envs, action)
     state = envs.state_dict()
     twin.load_state_dict(state)
+    catch_up_all([twin])
 
     assert [len(text) for text in state["actions"]] == [3000, 3000]
     assert np.array_equal(step(twin, [1, 2]).frames, step(envs, [1, 2]).frames)

@@ -30,7 +30,7 @@ class Counter:
         self.network = QNetwork(spec, 1, generator=torch.Generator())
         self.steps = self.updates = 0
         self.recent = RecentEpisodes([])
-        self.started = False
+        self.started = self.caught_up = False
         self.diverge_at = -1
 
     def start(self, _stop: Callable[[], int | None] = lambda: None) -> None:
@@ -51,6 +51,9 @@ class Counter:
         self.network.load_state_dict(tensors["model"])
         self.steps = state["steps"]
         self.updates = self.steps // 10
+
+    def catch_up(self) -> None:
+        self.caught_up = True
 
     def close(self) -> None: ...
 
@@ -180,6 +183,7 @@ def test_a_stop_waits_for_one_advance_only(run):
     again = Script()
     list(again.run(run, record_every_steps=1_000, checkpoint_every_steps=1_000))
     assert not again.state.started
+    assert (script.state.caught_up, again.state.caught_up) == (False, True)
     assert (script.went_on_from, again.went_on_from) == ([], ["50:"])
     assert steps_of(run, "train") == [50, 100]
 
@@ -208,6 +212,20 @@ def test_an_evaluation_that_was_stopped_is_made_once_on_resume(run):
     best = read_best(run.path)
     assert best is not None
     assert (best.step, best.score) == (40, 5.0), "best.json was not mended after the kill"
+
+
+def test_at_the_end_no_game_is_played_again(run):
+    """What is left is an evaluation of the network, which has games of its own."""
+    script = Script()
+    script.stop_in_evaluation_at = 100
+    with pytest.raises(Interrupted):
+        list(script.run(run, eval_every_steps=50))
+
+    again = Script()
+    list(again.run(run, eval_every_steps=50))
+    assert again.evaluated == [100]
+    assert again.went_on_from == ["100"]
+    assert not again.state.caught_up
 
 
 @pytest.mark.parametrize("values", [{}, {"merit": "high"}, {"merit": float("nan")}])

@@ -9,6 +9,7 @@ from gymnasium.spaces import Box, Discrete
 
 from actor_mimic.envs import gymnasium as adapter
 from actor_mimic.envs.gymnasium import FREE_RESTARTS, GymnasiumEnvs
+from actor_mimic.envs.vector_step import catch_up_all
 from actor_mimic.errors import DataError, Interrupted, UnavailableError
 from actor_mimic.rollout import Rollout
 from actor_mimic.seeding import derive_seed
@@ -153,6 +154,7 @@ def test_a_failure_while_games_are_played_again_begins_that_game_again(make):
     saved = envs.state_dict()
     restored = make(2, raises={3, 9})  # once within each copy's games
     restored.load_state_dict(saved)
+    catch_up_all([restored])
 
     assert Wayward.made == 4
     assert restored.state_dict() == saved

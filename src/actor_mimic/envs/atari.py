@@ -9,8 +9,7 @@ limit on an episode's length is kept here too: the emulator's own goes unreporte
 lost in the same step, and the frame that it ends with misses its last emulator frame.
 """
 
-import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -158,19 +157,19 @@ class AtariEnvs:
             num_actions=len(self.action_names),
             steps_per_seed=STEPS_PER_SEED,
         )
-        self._closing = False
-        self._playing_again = threading.Lock()
+        self._behind = False  # what the log says has yet to be played again
 
     def reset(self) -> Frames:
         """Starts every environment's next episode; frames are uint8 ``[envs, 84, 84]``."""
+        assert not self._behind, "a state was loaded: catch_up first"
         everywhere = np.ones(self.num_envs, dtype=bool)
         return self._reset(everywhere, *self._log.start(everywhere))
 
     def send(self, actions: Int64[np.ndarray, " envs"]) -> None:
         """Starts a step of all emulators."""
+        assert not self._behind, "a state was loaded: catch_up first"
         self._log.append(actions)
-        for twin in self._twins:
-            twin.send(actions)
+        self._send(actions)
 
     def recv(self) -> VectorStep:
         """Waits for the emulators, and resets those whose episode is over."""
@@ -201,24 +200,19 @@ class AtariEnvs:
         return self._log.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Plays the recorded actions again; about 10,000 environment steps a second.
-
-        A `close` from another thread ends it.
+        """Takes over a recorded state; `catch_up` must bring the environments there.
 
         Raises:
             DataError: if the state was taken from another number of environments.
         """
-
-        def step(actions: Int64[np.ndarray, " envs"]) -> None:
-            if self._closing:
-                raise UsageError(f"{self.task}: closed before it was where it had been")
-            for twin in self._twins:
-                twin.send(actions)
-            self._recv()
-
         self._log.load_state_dict(state)
-        with self._playing_again:
-            self._log.play_again(self._reset, step)
+        self._behind = True
+
+    def catch_up(self) -> Iterator[None]:
+        """Plays the recorded actions again, some thousand environment steps a second and thread."""
+        if self._behind:
+            yield from self._log.play_again(self._reset, self._send, self._recv)
+            self._behind = False
 
     def picture(self) -> UInt8[np.ndarray, "height width 3"]:
         """Environment 0 in colour, 210x160 RGB; needs ``with_picture=True``."""
@@ -228,10 +222,8 @@ class AtariEnvs:
 
     def close(self) -> None:
         """Frees the emulators."""
-        self._closing = True
-        with self._playing_again:
-            twins, self._twins = self._twins, []  # each keeps threads and memory until it is let go
-            close_all(twins)
+        twins, self._twins = self._twins, []  # each keeps threads and memory until it is let go
+        close_all(twins)
 
     def _reset(
         self,
@@ -251,6 +243,10 @@ class AtariEnvs:
                 if rows[0]:
                     self._keep_picture(obs[-1])
         return frames
+
+    def _send(self, actions: Int64[np.ndarray, " envs"]) -> None:
+        for twin in self._twins:
+            twin.send(actions)
 
     def _recv(self) -> tuple[Frames, Any, Any, Any, dict[str, Any]]:
         results = [twin.recv() for twin in self._twins]

@@ -110,17 +110,20 @@ class GymnasiumEnvs:
         self._frames = np.zeros((num_envs, *self.frame_shape), dtype=self.frame_dtype)
         self._num_steps = self._num_restarts = 0  # of all environments, in this process
         self._sent: Int64[np.ndarray, " envs"] | None = None
+        self._behind = False  # what the log says has yet to be played again
 
     def reset(self) -> Frames:
         """Starts every environment's next episode.
 
         Frames are float32 ``[envs, features]`` or uint8 ``[envs, 84, 84]``.
         """
+        assert not self._behind, "a state was loaded: catch_up first"
         everywhere = np.ones(self.num_envs, dtype=bool)
         return self._reset(everywhere, *self._log.start(everywhere))
 
     def send(self, actions: Int64[np.ndarray, " envs"]) -> None:
         """Notes the actions; Python environments have nothing to run beside the caller."""
+        assert not self._behind, "a state was loaded: catch_up first"
         self._log.append(actions)
         self._sent = actions
 
@@ -157,16 +160,23 @@ class GymnasiumEnvs:
         return self._log.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Plays the recorded actions again.
+        """Takes over a recorded state; `catch_up` must bring the environments there.
 
         Raises:
             DataError: if the state was taken from another number of environments.
         """
         self._log.load_state_dict(state)
-        for env in range(self.num_envs):
-            seed, actions = self._log.history(env)
-            while not self._play_again(env, seed, actions):
-                pass
+        self._behind = True
+
+    def catch_up(self) -> Iterator[None]:
+        """Plays the recorded actions again; yields after every environment."""
+        if self._behind:
+            for env in range(self.num_envs):
+                seed, actions = self._log.history(env)
+                while not self._play_again(env, seed, actions):
+                    pass
+                yield
+            self._behind = False
 
     def picture(self) -> UInt8[np.ndarray, "height width 3"]:
         """Environment 0 as it renders itself; needs ``with_picture=True``.

@@ -1,6 +1,6 @@
 """What every environment says after a step, whatever it is made of."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -50,7 +50,7 @@ class VectorEnv(Protocol):
     """N environments of one task that are stepped together and reset themselves by seed.
 
     An environment's whole state is the seed that it was last given and the actions and resets
-    since, so that is what ``state_dict`` holds; ``load_state_dict`` plays them again.
+    since, so that is what ``state_dict`` holds; ``catch_up`` plays them again.
     """
 
     task: str
@@ -79,7 +79,14 @@ class VectorEnv(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Brings every environment to the recorded state by playing its actions again."""
+        """Takes over a recorded state; `catch_up` must bring the environments there."""
+        ...
+
+    def catch_up(self) -> Iterator[None]:
+        """Plays the actions of a state that was loaded again, if there is one, to its end.
+
+        It yields while the emulators compute, so that those of other tasks can do so as well.
+        """
         ...
 
     def picture(self) -> Shaped[np.ndarray, "height width 3"]:
@@ -105,6 +112,13 @@ def close_all(closables: Iterable[Closable]) -> None:
     with ExitStack() as last_first:
         for one in closables:
             last_first.callback(one.close)
+
+
+def catch_up_all(envs: Iterable[VectorEnv]) -> None:
+    """Brings environments to the states that they were given, those of all tasks side by side."""
+    behind = [env.catch_up() for env in envs]
+    while behind:
+        behind = [one for one in behind if next(one, behind) is not behind]
 
 
 class EpisodeLog:
@@ -197,8 +211,9 @@ class EpisodeLog:
     def play_again(
         self,
         reset: Callable[[Bool[np.ndarray, " envs"], Bool[np.ndarray, " envs"], Any], object],
-        step: Callable[[Int64[np.ndarray, " envs"]], object],
-    ) -> None:
+        send: Callable[[Int64[np.ndarray, " envs"]], object],
+        recv: Callable[[], object],
+    ) -> Iterator[None]:
         """Brings freshly made environments that step together to where this log ends.
 
         The shorter histories start later and all end at once; what an environment does before
@@ -207,6 +222,8 @@ class EpisodeLog:
             env 0 (5 actions)   S a a r a a a
             env 1 (3 actions)   . . . . S a a a    S = seeded reset, r = plain reset
             env 2 (0 actions)   . . . . . . . S
+
+        It yields in every step, between ``send`` and ``recv``.
         """
         everywhere = np.ones(len(self._length), dtype=bool)
         reset(everywhere, everywhere, self._seeds(everywhere))
@@ -226,7 +243,9 @@ class EpisodeLog:
                 position = np.maximum(time - start_at, 0)
                 started = time >= start_at
                 actions = self._actions[np.arange(len(position)), position].astype(np.int64)
-                step(np.where(started, actions, 0))
+                send(np.where(started, actions, 0))
+                yield
+                recv()
 
     def history(self, env: int) -> tuple[int, Int64[np.ndarray, " steps"]]:
         """The seed of one environment's episode, and its actions so far.

@@ -205,6 +205,10 @@ class DistillState:
         self.soften(dict(zip(self.config.tasks, state["temperatures"], strict=True)))
         self._samples_due = float(state["samples_due"])
 
+    def catch_up(self) -> None:
+        """Plays the unfinished games of a snapshot again."""
+        self._rollout.catch_up()
+
     def close(self) -> None:
         """Stops the emulators."""
         self._games.close()

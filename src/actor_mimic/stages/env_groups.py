@@ -20,7 +20,7 @@ from actor_mimic.compute import Compute
 from actor_mimic.config import ExpertConfig, TransferConfig
 from actor_mimic.envs.gymnasium import TASK_PREFIX
 from actor_mimic.envs.make import make_envs
-from actor_mimic.envs.vector_step import VectorEnv, close_all
+from actor_mimic.envs.vector_step import VectorEnv, catch_up_all, close_all
 from actor_mimic.errors import ConfigError
 from actor_mimic.learner_config import PQNConfig
 from actor_mimic.protocols import protocol_named
@@ -81,7 +81,9 @@ class EnvGroups:
 
     def start(self) -> None:
         """Resets every environment."""
-        self._each(lambda group: self.rollouts[group].start())
+        started = (map if self._pool is None else self._pool.map)(Rollout.start, self.rollouts)
+        for _ in started:
+            pass  # raises what went wrong there
 
     def play(
         self,
@@ -139,28 +141,24 @@ class EnvGroups:
     def load_state_dict(
         self, tensors: Mapping[str, Tensor], states: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Goes back to where `state_dict` was taken; all groups play their games again at once.
+        """Goes back to where `state_dict` was taken, but for the environments: see `catch_up`.
 
         Raises:
             DataError: if it was taken from another number of tasks or environments.
         """
-
-        def restore(group: int) -> None:
+        for group, rollout in enumerate(self.rollouts):
             prefix = f"{group}."
             pieces = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            self.rollouts[group].load_state_dict(pieces, states[group])
+            rollout.load_state_dict(pieces, states[group])
 
-        self._each(restore)
+    def catch_up(self) -> None:
+        """Brings the environments to a state that was loaded; see `catch_up_all`."""
+        catch_up_all([env for rollout in self.rollouts for env in rollout.envs])
 
     def close(self) -> None:
-        """Closes the environments, each even if others fail to; those that are played again too."""
+        """Closes the environments, each even if another fails to."""
         try:
             close_all(self.rollouts)
         finally:
             if self._pool is not None:
                 self._pool.shutdown()
-
-    def _each(self, function: Callable[[int], None]) -> None:
-        groups = range(len(self.rollouts))
-        for _ in map(function, groups) if self._pool is None else self._pool.map(function, groups):
-            pass  # raises what went wrong there

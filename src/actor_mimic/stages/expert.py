@@ -196,6 +196,10 @@ class PQNState:
         self.recent.load_state_dict(state["recent"])
         self.steps = int(state["steps"])
 
+    def catch_up(self) -> None:
+        """Plays the unfinished games of a snapshot again."""
+        self._groups.catch_up()
+
     def close(self) -> None:
         """Stops the emulators."""
         self._groups.close()
@@ -320,6 +324,10 @@ class DQNState:
         self.steps = int(state["steps"])
         if "replay" in replays:
             self._replay.restore(replays["replay"])
+
+    def catch_up(self) -> None:
+        """Plays the unfinished games of a snapshot again."""
+        self._rollout.catch_up()
 
     def close(self) -> None:
         """Stops the emulators."""

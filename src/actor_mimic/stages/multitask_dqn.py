@@ -108,6 +108,10 @@ class MultitaskDQNState:
         self._learner.load_state_dict(tensors["optimizer"], state["learner"])
         self._games.restore(tensors, state, replays)
 
+    def catch_up(self) -> None:
+        """Plays the unfinished games of a snapshot again."""
+        self._games.rollout.catch_up()
+
     def close(self) -> None:
         """Stops the emulators."""
         self._games.close()

@@ -120,13 +120,14 @@ class Session:
         if self._last is None:
             self._state.start(self._stop)
         else:
+            at_the_end = self._last.step >= self._state.total_steps
             # Of many environments that takes minutes, in which there is nothing else to see.
-            self._notice(
-                f"going on from step {self._last.step:,}: its unfinished games are played again "
-                "first"
-            )
+            played = "" if at_the_end else ": its unfinished games are played again first"
+            self._notice(f"going on from step {self._last.step:,}{played}")
             try:
                 self._restore(self._last)
+                if not at_the_end:
+                    self._state.catch_up()
             except _DO_NOT_FIT as error:
                 raise DataError(
                     f"{self._last.path}: its state does not fit this run: {error!r:.300}"

@@ -81,7 +81,11 @@ class LearningState(Protocol):
         state: Mapping[str, Any],
         replays: Mapping[str, Iterable[Mapping[str, Tensor]]],
     ) -> None:
-        """Goes back to where a snapshot was taken."""
+        """Goes back to where a snapshot was taken, but for the environments: see `catch_up`."""
+        ...
+
+    def catch_up(self) -> None:
+        """Plays the unfinished games of a snapshot again; only `advance` needs that."""
         ...
 
     def close(self) -> None:
