@@ -115,7 +115,7 @@ class DistillConfig:
     batch_size_per_task: int = 64
     optimizer: str = "adam"  # or "authors_adam"
     learning_rate: float = 5e-4
-    anneal_learning_rate: bool = False  # along a straight line, to 0 at the last step
+    annealing_fraction: float = 0.0  # of the steps, the last: in them learning_rate falls to 0
     objective: str = "cross_entropy"  # or "kl", "nll", "mse"
     reduction: str = "mean"  # or "sum"
     task_weights: str = "equal"  # or "gap"
@@ -223,6 +223,7 @@ _FRACTIONS = (
     "epsilon_start",
     "epsilon_end",
     "exploration_fraction",
+    "annealing_fraction",
     "lam",
     "gamma",
     "rmsprop_decay",

@@ -161,12 +161,19 @@ def to_the_end(state: DistillState) -> list[float | torch.Tensor]:
 def test_the_learning_rate_falls_to_zero_at_the_last_step(
     dotted: str, used_rates: list[float]
 ) -> None:
-    made = config(tasks=[dotted, CARTPOLE], anneal_learning_rate=True, **SHORT)
+    made = config(tasks=[dotted, CARTPOLE], annealing_fraction=1.0, **SHORT)
     with started(made, teacher(dotted), teacher()) as state:
         told = to_the_end(state)
     # An update of 8 of each task every 4 steps of each, once it has 12; by the steps before it.
     assert used_rates == told
     assert used_rates == pytest.approx([0.01 * (1 - steps / 40) for steps in range(12, 40, 4)])
+
+
+def test_the_learning_rate_falls_in_the_last_part(used_rates: list[float]) -> None:
+    with started(config(annealing_fraction=0.4, **SHORT)) as state:
+        to_the_end(state)
+    # 40 steps, of which the last 16 are those of the fall.
+    assert used_rates == pytest.approx([0.01] * 4 + [0.0075, 0.005, 0.0025])
 
 
 def test_without_annealing_the_learning_rate_stays(used_rates: list[float]) -> None:
@@ -176,7 +183,7 @@ def test_without_annealing_the_learning_rate_stays(used_rates: list[float]) -> N
 
 
 def test_a_falling_learning_rate_falls_on_after_a_restore() -> None:
-    made = config(anneal_learning_rate=True, **SHORT)
+    made = config(annealing_fraction=0.5, **SHORT)
     with started(made) as state, started(made) as resumed:
         while state.steps < 24:
             state.advance()

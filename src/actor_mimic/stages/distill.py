@@ -279,13 +279,12 @@ class DistillState:
         return labels
 
     def _learning_rate(self) -> float:
-        if not self.config.anneal_learning_rate:
-            return self.config.learning_rate
+        annealed_steps = max(1, round(self.config.annealing_fraction * self.total_steps))
         return linear(
-            self.steps,
+            max(0, self.steps - (self.total_steps - annealed_steps)),
             start=self.config.learning_rate,
             end=0.0,
-            duration_steps=self.total_steps,
+            duration_steps=annealed_steps,
         )
 
     def _learn(self) -> dict[str, Tensor]:
