@@ -403,10 +403,10 @@ def test_paper_multitask_has_the_games_of_the_paper_and_the_experts_of_the_packa
     students = {s.name: s for s in recipe.stages if s.kind == "distill"}
     baselines = [stage for stage in recipe.stages if stage.kind == "multitask-dqn"]
 
-    assert recipe.scale == 0.01
+    assert recipe.scale == 0.014
     for stage in (*students.values(), *baselines):
         assert stage.tasks == MULTITASK_GAMES
-        assert stage.config.steps_per_task == 250_000
+        assert stage.config.steps_per_task == 350_000
         assert stage.config.schedule.final_episodes == 100
     for stage in students.values():
         teachers = {task: str(parent) for task, parent in stage.teachers.items()}
