@@ -5,13 +5,14 @@ python -m benchmarks.one_network --write    # put them into its README, each bet
 """
 
 import argparse
+import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from actor_mimic.errors import DataError
 from actor_mimic.games import GAMES
-from actor_mimic.report.aggregate import Collection, Likeness, Run, collect
+from actor_mimic.report.aggregate import Collection, Likeness, Run, Score, collect
 from actor_mimic.report.contents import counted, show_count, show_range
 from actor_mimic.report.figures import score_figure
 from actor_mimic.report.over_games import over_games
@@ -108,19 +109,41 @@ def over_tasks(collection: Collection, stage: str) -> str:
     return f"{_markdown(lines)}\n\nIntervals: 95 %, over {seeds if len(runs) > 1 else 'games'}."
 
 
-def so_far(run: Run) -> str:
-    """One line for each game of a student that has been measured, be the run done or not."""
-    heads = ["game", "random play", "expert", "student", "of expert"]
+def two_rates(constant: Run, falling: Mapping[str, Score]) -> str:
+    """One line for each game of the first student, and what a falling rate made of it."""
+    heads = [
+        "game",
+        "random play",
+        "expert",
+        "rate stays",
+        "of expert",
+        "rate has fallen",
+        "of expert",
+    ]
     lines, ratios = [heads, ["---"] * len(heads)], []
-    for task, expert in zip(run.tasks, run.parents, strict=True):
-        scores = {who: score for (who, what, _), score in run.measured.items() if what == task}
-        for own in scores.keys() - {RANDOM, expert}:
-            low, high = scores[RANDOM].mean, scores[expert].mean
-            ratios.append((scores[own].mean - low) / (high - low))
-            shown = [show_score(scores[who]) for who in (expert, own)]
-            lines.append([task, show_mean(scores[RANDOM]), *shown, show_share(ratios[-1])])
-    mean = statistics.geometric_mean(ratios)
-    return f"{_markdown(lines)}\n\nGeometric mean of the {len(ratios)}: {mean:.0%}."
+    for task, expert in zip(constant.tasks, constant.parents, strict=True):
+        scores = {who: score for (who, what, _), score in constant.measured.items() if what == task}
+        low, high = scores.pop(RANDOM), scores.pop(expert)
+        line = [task, show_mean(low), show_score(high)]
+        found = [*scores.values(), falling.get(task)]
+        for score in found if scores else []:
+            ratio = None if score is None else (score.mean - low.mean) / (high.mean - low.mean)
+            line += [show_score(score), show_share(ratio)]
+            ratios.append(ratio)
+        if scores:
+            lines.append(line)
+    both = [pair for pair in zip(ratios[::2], ratios[1::2], strict=True) if None not in pair]
+    before, after = (statistics.geometric_mean(column) for column in zip(*both, strict=True))
+    return (
+        f"{_markdown(lines)}\n\nGeometric mean of the {len(both)} measured twice: {before:.0%} and "
+        f"{after:.0%}."
+    )
+
+
+def _scores(file: Path) -> dict[str, Score]:
+    """What `actor-mimic evaluate --json` printed."""
+    tasks = json.loads(file.read_text())["tasks"]
+    return {task: Score(mean=s["mean"], ci95=tuple(s["ci95"])) for task, s in tasks.items()}
 
 
 def _of_students(collection: Collection) -> list[ScoreRow]:
@@ -168,9 +191,9 @@ def tables() -> tuple[dict[str, str], dict[Path, str]]:
     found, figures = {}, {}
     if (ROOT / "study").is_dir():
         found["study"] = over_stages(collect(ROOT / "study"))
-    if (ROOT / "unfinished").is_dir():
-        (run,) = collect(ROOT / "unfinished").runs
-        found["so far"] = so_far(run)
+    if (ROOT / "first").is_dir():
+        (run,) = collect(ROOT / "first/constant-rate").runs
+        found["first"] = two_rates(run, _scores(ROOT / "first/falling-rate/evaluation.json"))
     if (ROOT / RECIPE).is_dir():
         collection = collect(ROOT / RECIPE)
         best = better(collection, FULL_SIZE)
