@@ -1,6 +1,6 @@
 """Act, step, hand over: environments played in lockstep, with no idea of who learns from it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -203,9 +203,9 @@ class Rollout:
         self._length[:] = tensors["length"].numpy()
         self.finished = [Episode(**episode) for episode in state["finished"]]
 
-    def catch_up(self) -> None:
+    def catch_up(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Brings the environments to a state that was loaded; see `catch_up_all`."""
-        catch_up_all(self.envs)
+        catch_up_all(self.envs, stop)
 
     def close(self) -> None:
         """Closes the environments, each even if another fails to."""

@@ -1,18 +1,14 @@
 """Environments that were given a state play on to it: side by side, and until a signal comes."""
 
-import os
 import signal
-import threading
-import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
 
 from actor_mimic.envs.gymnasium import GymnasiumEnvs
 from actor_mimic.envs.make import make_envs
-from actor_mimic.envs.vector_step import catch_up_all
+from actor_mimic.envs.vector_step import EpisodeLog, catch_up_all
 from actor_mimic.errors import Interrupted
 
 
@@ -42,25 +38,42 @@ def test_tasks_play_side_by_side() -> None:
     ]  # fmt: skip
 
 
-def test_what_no_state_was_loaded_into_stays() -> None:
-    envs = [make_envs(task, num_envs=1, run_seed=0) for task in ("pong", "gym:CartPole-v1")]
-    for env in envs:
-        env.reset()
-    before = [env.state_dict() for env in envs]
-    catch_up_all(envs)
+@pytest.mark.parametrize("task", ["pong", "gym:CartPole-v1"])
+def test_only_what_was_loaded_is_played_again_and_once(task: str) -> None:
+    env, twin = (make_envs(task, num_envs=1, run_seed=0) for _ in range(2))
+    env.reset()
+    env.send(np.zeros(1, dtype=np.int64))
+    env.recv()
+    twin.load_state_dict(env.state_dict())
 
-    assert [env.state_dict() for env in envs] == before
-    for env in envs:
-        env.close()
+    assert list(env.catch_up()) == []
+    assert list(twin.catch_up()) == [None]  # a step, or an environment
+    assert list(twin.catch_up()) == []
+    for one in (env, twin):
+        one.close()
 
 
-def test_a_signal_ends_it() -> None:
-    """Where what the handler raises finds it: else that would take as long as the games."""
+def test_a_step_is_sent_before_another_tasks_turn_and_received_after_it() -> None:
+    log = EpisodeLog(1, run_seed=0, task="a", num_actions=2)
+    log.start(np.ones(1, dtype=bool))
+    for action in (1, 0):
+        log.append(np.array([action]))
+    done: list[str] = []
+    playing = log.play_again(
+        lambda *_: done.append("reset"),
+        lambda actions: done.append(f"send {actions[0]}"),
+        lambda: done.append("receive"),
+    )
 
-    def leave(number: int, _frame: Any) -> None:
-        raise Interrupted(number)
+    assert [list(done) for _ in playing] == [
+        ["reset", "send 1"],
+        ["reset", "send 1", "receive", "send 0"],
+    ]
+    assert done[4:] == ["receive"]
 
-    before = signal.signal(signal.SIGUSR1, leave)
+
+def test_a_stop_ends_it() -> None:
+    """It would take minutes; no emulator may be waited for when they are closed then."""
     envs = [make_envs(task, num_envs=2, run_seed=0) for task in ("pong", "boxing")]
     for env in envs:
         env.reset()
@@ -70,16 +83,10 @@ def test_a_signal_ends_it() -> None:
         state = env.state_dict()
         state["actions"] = [actions * 20_000 for actions in state["actions"]]  # for minutes
         env.load_state_dict(state)
-    began = time.monotonic()
-    alarm = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1))
-    alarm.start()
-    try:
-        with pytest.raises(Interrupted):
-            catch_up_all(envs)
-    finally:
-        alarm.join()
-        signal.signal(signal.SIGUSR1, before)
+    asked = iter([None, None, signal.SIGTERM])
+    with pytest.raises(Interrupted) as stopped:
+        catch_up_all(envs, lambda: next(asked))
     for env in envs:
         env.close()
 
-    assert 0.4 < time.monotonic() - began < 20.0
+    assert stopped.value.exit_code == 143

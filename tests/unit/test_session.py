@@ -52,7 +52,8 @@ class Counter:
         self.steps = state["steps"]
         self.updates = self.steps // 10
 
-    def catch_up(self) -> None:
+    def catch_up(self, _stop: Callable[[], int | None] = lambda: None) -> None:
+        assert self.steps, "restore comes first"
         self.caught_up = True
 
     def close(self) -> None: ...
@@ -80,6 +81,8 @@ class Script:
         return Evaluation({}, self.merits.get(self.state.steps, 0.0))
 
     def stop(self) -> int | None:
+        resumed = bool(self.went_on_from) and self.state.steps < Counter.total_steps
+        assert self.state.caught_up or not resumed, "asked before games were played again"
         return SIGTERM if self.state.steps == self.stop_at else None
 
     def run(self, run: RunDir, **schedule: int) -> Iterator[Record]:

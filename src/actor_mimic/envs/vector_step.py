@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
-from actor_mimic.errors import DataError, UsageError
+from actor_mimic.errors import DataError, Interrupted, UsageError
 from actor_mimic.seeding import derive_seed
 
 Frames = Shaped[np.ndarray, "envs ..."]
@@ -114,10 +114,21 @@ def close_all(closables: Iterable[Closable]) -> None:
             last_first.callback(one.close)
 
 
-def catch_up_all(envs: Iterable[VectorEnv]) -> None:
-    """Brings environments to the states that they were given, those of all tasks side by side."""
+def catch_up_all(envs: Iterable[VectorEnv], stop: Callable[[], int | None] = lambda: None) -> None:
+    """Brings environments to the states that they were given, those of all tasks side by side.
+
+    Args:
+        envs: of any tasks; those that no state was loaded into stay as they are.
+        stop: asked between steps; the number of a signal, or None.
+
+    Raises:
+        Interrupted: if a stop was asked for; the environments can only be closed then.
+    """
     behind = [env.catch_up() for env in envs]
     while behind:
+        signal_number = stop()
+        if signal_number is not None:
+            raise Interrupted(signal_number)
         behind = [one for one in behind if next(one, behind) is not behind]
 
 

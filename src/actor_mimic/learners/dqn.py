@@ -92,15 +92,15 @@ class DQNLearner:
         obs, next_obs = obs.to(self._device), next_obs.to(self._device)
         actions, returns = actions.to(self._device), returns.to(self._device)
         discounts = discounts.to(self._device)
-        targets = self._targets(returns, discounts, next_obs)
 
         def example_losses(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+            targets = self._targets(returns[rows], discounts[rows], next_obs[rows])
             quantiles = self._quantiles(obs[rows])
             q_value = {"q_value": quantiles.detach().mean(dim=(1, 2))}
             if self.network.num_quantiles == 1:
                 # The same as below but for the weights of a lone quantile, which are a half.
-                return td_loss(quantiles.squeeze(2), actions[rows], targets[rows]), q_value
-            return quantile_td_loss(quantiles, actions[rows], targets[rows]), q_value
+                return td_loss(quantiles.squeeze(2), actions[rows], targets), q_value
+            return quantile_td_loss(quantiles, actions[rows], targets), q_value
 
         loss, columns = gradient_step(
             example_losses,
@@ -114,6 +114,7 @@ class DQNLearner:
         self._target.follow(self.updates)
         return {"loss": loss, "q_value": columns["q_value"].mean()}
 
+    @torch.no_grad()
     def _targets(
         self,
         returns: Float32[Tensor, " batch"],
@@ -121,10 +122,9 @@ class DQNLearner:
         next_obs: Shaped[Tensor, "batch ..."],
     ) -> Float[Tensor, "batch ..."]:
         """One target for each example, or as many as there are quantiles."""
-        next_quantiles = self._workers.infer(self._target_quantiles, next_obs)
-        next_q_online = None
-        if self._double:
-            next_q_online = self._workers.infer(self._quantiles, next_obs).mean(dim=2)
+        # The target network last: what a CUDA graph returned does not outlive the next one's run.
+        next_q_online = self._quantiles(next_obs).mean(dim=2) if self._double else None
+        next_quantiles = self._target_quantiles(next_obs)
         if self.network.num_quantiles == 1:
             return td_targets(returns, discounts, next_quantiles.squeeze(2), next_q_online)
         return quantile_td_targets(returns, discounts, next_quantiles, next_q_online)

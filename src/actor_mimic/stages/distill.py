@@ -196,7 +196,10 @@ class DistillState:
         state: Mapping[str, Any],
         replays: Mapping[str, Iterable[Mapping[str, Tensor]]],
     ) -> None:
-        """Goes back to where a snapshot was taken; without replays it starts to refill them."""
+        """Goes back to where a snapshot was taken, but for the environments: see `catch_up`.
+
+        Without replays it starts to refill them.
+        """
         self.network.load_state_dict(tensors["model"])
         self._regressors.load_state_dict(tensors["regressors"])
         self.learner.load_state_dict(tensors["optimizer"], state["learner"])
@@ -205,9 +208,9 @@ class DistillState:
         self.soften(dict(zip(self.config.tasks, state["temperatures"], strict=True)))
         self._samples_due = float(state["samples_due"])
 
-    def catch_up(self) -> None:
+    def catch_up(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Plays the unfinished games of a snapshot again."""
-        self._rollout.catch_up()
+        self._rollout.catch_up(stop)
 
     def close(self) -> None:
         """Stops the emulators."""
@@ -279,7 +282,9 @@ class DistillState:
         return labels
 
     def _learning_rate(self) -> float:
-        annealed_steps = max(1, round(self.config.annealing_fraction * self.total_steps))
+        annealed_steps = round(self.config.annealing_fraction * self.total_steps)
+        if not annealed_steps:
+            return self.config.learning_rate
         return linear(
             max(0, self.steps - (self.total_steps - annealed_steps)),
             start=self.config.learning_rate,

@@ -151,9 +151,9 @@ class EnvGroups:
             pieces = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
             rollout.load_state_dict(pieces, states[group])
 
-    def catch_up(self) -> None:
+    def catch_up(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Brings the environments to a state that was loaded; see `catch_up_all`."""
-        catch_up_all([env for rollout in self.rollouts for env in rollout.envs])
+        catch_up_all([env for rollout in self.rollouts for env in rollout.envs], stop)
 
     def close(self) -> None:
         """Closes the environments, each even if another fails to."""

@@ -188,7 +188,7 @@ class PQNState:
         state: Mapping[str, Any],
         replays: Mapping[str, Iterable[Mapping[str, Tensor]]],
     ) -> None:
-        """Goes back to where a snapshot was taken."""
+        """Goes back to where a snapshot was taken, but for the environments: see `catch_up`."""
         assert not replays, "PQN keeps no replay"
         self.network.load_state_dict(tensors["model"])
         self._learner.load_state_dict(tensors["optimizer"], state["learner"])
@@ -196,9 +196,9 @@ class PQNState:
         self.recent.load_state_dict(state["recent"])
         self.steps = int(state["steps"])
 
-    def catch_up(self) -> None:
+    def catch_up(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Plays the unfinished games of a snapshot again."""
-        self._groups.catch_up()
+        self._groups.catch_up(stop)
 
     def close(self) -> None:
         """Stops the emulators."""
@@ -315,7 +315,10 @@ class DQNState:
         state: Mapping[str, Any],
         replays: Mapping[str, Iterable[Mapping[str, Tensor]]],
     ) -> None:
-        """Goes back to where a snapshot was taken; without a replay it starts to refill one."""
+        """Goes back to where a snapshot was taken, but for the environments: see `catch_up`.
+
+        Without a replay it starts to refill one.
+        """
         self.network.load_state_dict(tensors["model"])
         self._learner.load_state_dict(tensors["optimizer"], state["learner"])
         self._rollout.load_state_dict(tensors["rollout"], state["rollout"])
@@ -325,9 +328,9 @@ class DQNState:
         if "replay" in replays:
             self._replay.restore(replays["replay"])
 
-    def catch_up(self) -> None:
+    def catch_up(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Plays the unfinished games of a snapshot again."""
-        self._rollout.catch_up()
+        self._rollout.catch_up(stop)
 
     def close(self) -> None:
         """Stops the emulators."""

@@ -112,7 +112,10 @@ class Lockstep:
         state: Mapping[str, Any],
         replays: Mapping[str, Iterable[Mapping[str, Tensor]]],
     ) -> None:
-        """Goes back to where a snapshot was taken; without replays it starts to refill them."""
+        """Goes back to where a snapshot was taken, but for the environments, which catch up later.
+
+        Without replays it starts to refill them.
+        """
         self.rollout.load_state_dict(tensors["rollout"], state["rollout"])
         self.recent.load_state_dict(state["recent"])
         self._rngs = [restore_generator(rng) for rng in state["replay_rngs"]]

@@ -103,14 +103,17 @@ class MultitaskDQNState:
         state: Mapping[str, Any],
         replays: Mapping[str, Iterable[Mapping[str, Tensor]]],
     ) -> None:
-        """Goes back to where a snapshot was taken; without replays it starts to refill them."""
+        """Goes back to where a snapshot was taken, but for the environments: see `catch_up`.
+
+        Without replays it starts to refill them.
+        """
         self.network.load_state_dict(tensors["model"])
         self._learner.load_state_dict(tensors["optimizer"], state["learner"])
         self._games.restore(tensors, state, replays)
 
-    def catch_up(self) -> None:
+    def catch_up(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Plays the unfinished games of a snapshot again."""
-        self._games.rollout.catch_up()
+        self._games.rollout.catch_up(stop)
 
     def close(self) -> None:
         """Stops the emulators."""

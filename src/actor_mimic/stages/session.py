@@ -127,7 +127,7 @@ class Session:
             try:
                 self._restore(self._last)
                 if not at_the_end:
-                    self._state.catch_up()
+                    self._state.catch_up(self._stop)
             except _DO_NOT_FIT as error:
                 raise DataError(
                     f"{self._last.path}: its state does not fit this run: {error!r:.300}"

@@ -84,8 +84,12 @@ class LearningState(Protocol):
         """Goes back to where a snapshot was taken, but for the environments: see `catch_up`."""
         ...
 
-    def catch_up(self) -> None:
-        """Plays the unfinished games of a snapshot again; only `advance` needs that."""
+    def catch_up(self, stop: Callable[[], int | None] = lambda: None) -> None:
+        """Plays the unfinished games of a snapshot again; only `advance` needs that.
+
+        Raises:
+            Interrupted: if a stop was asked for.
+        """
         ...
 
     def close(self) -> None:

@@ -87,9 +87,8 @@ class Stop:
 
     Called, it answers the number of that signal, or None. The stages ask between two steps, so
     that what they save is whole. Until somebody has asked for the first time, nothing has been
-    done that could be saved: networks are built, or the games of a checkpoint are played again,
-    which may take longer than who sent the signal will wait. So such a signal ends the work where
-    it is.
+    done that could be saved, and it may take longer than who sent the signal will wait: networks
+    are built. So such a signal ends the work where it is.
 
     Args:
         saying: what to tell a person when the first signal comes.
