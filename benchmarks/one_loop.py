@@ -20,6 +20,7 @@ import torch
 from actor_mimic.compute import Compute, choose_compute
 from actor_mimic.config import DistillConfig, ExpertConfig, build_config
 from actor_mimic.networks.working_copy import lower
+from actor_mimic.rollout import Rollout
 from actor_mimic.stages.distill import DistillState
 from actor_mimic.stages.env_groups import EnvGroups, make_task_envs
 from actor_mimic.stages.expert import (
@@ -72,8 +73,11 @@ def _teacher(game: str, config: DistillConfig, compute: Compute) -> Teacher:
 
 
 def loop_rate(state: State, warm_steps: int, seconds: float) -> tuple[float, int, int]:
-    """Steps per second of a stage's own loop once it learns, and the steps and updates counted."""
-    state.start()
+    """Steps per second of a stage's own loop once it learns, and the steps and updates counted.
+
+    The backgrounds stay at zero: to measure them takes seconds a game, and changes no speed.
+    """
+    _games_of(state).start()
     while state.steps < warm_steps:
         state.advance()
     started, steps, updates = time.perf_counter(), state.steps, state.updates
@@ -100,6 +104,10 @@ def parts_alone(
         "update": median_rate(update, examples, seconds) / samples_per_step(config),
     }
     return {part: 1e6 / rate for part, rate in rates.items()}
+
+
+def _games_of(state: State) -> EnvGroups | Rollout:
+    return state._groups if isinstance(state, PQNState) else state._rollout
 
 
 def _emulation_call(

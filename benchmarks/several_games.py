@@ -3,7 +3,8 @@
     python -m benchmarks.several_games [--seconds 8] [--repeats 3] [--output FILE]
 
 The distillation loop of eight games in one student, and that of each of the eight alone, at the
-same number of environments and of examples in a batch over all games: 256 of both. Games differ in
+same number of environments and of examples in a batch over all games: 256 of both. A round takes
+eight minutes, most of them to start all these games. Games differ in
 how fast they are emulated, so the eight together are held against the harmonic mean of the single
 ones: the speed of playing them one after the other. Every measurement is a process of its own; the
 ratio is taken within a round.
@@ -72,9 +73,9 @@ def measure_round(options: argparse.Namespace) -> dict[str, float]:
     """
     result: dict[str, float] = {}
     for name, games in (("together", GAMES), *((game, (game,)) for game in GAMES)):
-        print(f"  {name} ...", file=sys.stderr, flush=True)
         found = run_own("benchmarks.several_games", ["--one", *games, *passed_on(options)])
         result[name] = found["steps_per_s"]
+        print(f"  {name:34}{result[name]:9,.0f}", file=sys.stderr, flush=True)
     return result
 
 

@@ -391,3 +391,69 @@ def test_a_picture_must_be_asked_for():
     envs.reset()
     with pytest.raises(ValueError, match="with_picture"):
         envs.picture()
+
+
+# Environments that rest
+
+
+@pytest.mark.parametrize("sticky", [0.0, 0.25])
+def test_games_are_the_same_however_many_emulators_step_as_one(sticky, monkeypatch):
+    monkeypatch.setattr(atari, "STEPS_PER_SEED", 200)
+    how = {"num_envs": 5, "sticky": sticky, "max_noops": 30, "max_episode_frames": 4 * 130}
+    envs = [make(**how, together=together, with_picture=True) for together in (0, 1, 2)]
+    first, *others = [each.reset() for each in envs]
+    assert all(np.array_equal(first, other) for other in others)
+
+    started = np.zeros(5, dtype=int)
+    for actions in random_actions(envs[0], 320):
+        one, *others = [step(each, actions) for each in envs]
+        for other in others:
+            assert_same_step(one, other)
+        assert all(np.array_equal(envs[0].picture(), other.picture()) for other in envs[1:])
+        started += one.started
+    assert (started >= 2).all(), "with a new seed, and without one"
+    for each in envs:
+        each.close()
+
+
+def test_what_rests_is_not_stepped_and_disturbs_nobody(monkeypatch):
+    whole, envs = make(num_envs=5), make(num_envs=5, together=2)
+    sent = []
+    for vector in envs._twins[0]._vectors:
+        real = vector.send
+        monkeypatch.setattr(vector, "send", lambda a, real=real: (sent.append(len(a)), real(a)))
+    whole.reset(), envs.reset()
+    resting = np.zeros(5, dtype=bool)
+    rests_at = {20: [0], 40: [1], 60: [4, 2]}
+
+    started = np.zeros(5, dtype=int)
+    for time, actions in enumerate(random_actions(whole, 320)):
+        resting[rests_at.get(time, [])] = True
+        envs.rest(resting)
+        sent.clear()
+        one, other = step(whole, actions), step(envs, actions)
+        # Two and two and one; the third rests in vain as long as the fourth plays.
+        assert sent == [2] * (time < 40) + [2] + [1] * (time < 60)
+        for name in FIELDS:
+            assert np.array_equal(getattr(one, name)[~resting], getattr(other, name)[~resting])
+        assert not other.started[resting].any()
+        started += other.started
+    assert started[3] > 0
+    whole.close(), envs.close()
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "num_threads", "together", "threads"),
+    [
+        (25, 2, 5, [1] * 5),
+        (25, 16, 5, [3] * 5),
+        (7, 4, 0, [4]),
+        (7, 8, 3, [3, 3, 3]),
+        (2, 8, 0, [2]),
+    ],
+)
+def test_threads_are_shared_out(num_envs, num_threads, together, threads, settings):
+    make(num_envs=num_envs, num_threads=num_threads, together=together).close()
+
+    assert [call["num_threads"] for call in settings.calls] == threads
+    assert sum(call["num_envs"] for call in settings.calls) == num_envs

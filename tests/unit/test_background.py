@@ -68,6 +68,9 @@ class Counting:
         frames = self.frames()
         return VectorStep(frames, frames, zero, zero, no, no, no, no)
 
+    def rest(self, _which: np.ndarray) -> None:
+        raise NotImplementedError
+
     def state_dict(self) -> dict:
         raise NotImplementedError
 

@@ -242,6 +242,38 @@ def test_one_update_of_dqn_by_hand(double, discount, target):
     assert not any(value.requires_grad for value in metrics.values())
 
 
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_both_networks_of_dqn_look_at_the_same_centred_images(double, precision):
+    """Their inputs are made once: neither may scale or centre them a second time."""
+    spec = TorsoSpec("nature", (4, 84, 84), width=0.125, centred=True)
+    network = QNetwork(spec, 3, generator=generator(0))
+    network.torso.background.copy_(torch.rand(84, 84, generator=generator(1)))
+    network.torso.precision = precision
+    learner = make_dqn(network, double=double)
+    with torch.no_grad():
+        network.head.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
+        learner.target_network.head.bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
+    learner.load_state_dict(*saved(learner.state_dict()))  # the working copies take it over
+    obs = torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8, generator=generator(2))
+    with torch.no_grad():
+        own, target = (net(obs).scores for net in (network, learner.target_network))
+        chosen = (own if double else target).argmax(dim=1)
+        # Of action 0, and never further than 1 from its target.
+        returns = own[:, 0] - 0.9 * target[range(8), chosen] + torch.linspace(-0.9, 0.9, 8)
+
+    metrics = learner.update(
+        obs=obs,
+        actions=torch.zeros(8, dtype=torch.int64),
+        returns=returns,
+        next_obs=obs,
+        discounts=torch.full((8,), 0.9),
+    )
+
+    loss = 0.5 * torch.linspace(-0.9, 0.9, 8).square().mean()
+    assert metrics["loss"].item() == pytest.approx(loss.item(), rel=1e-3)
+
+
 def test_target_network_follows_at_its_period_and_gets_no_gradient():
     learner = make_dqn(mlp(), period=3)
     after = [weights(learner.network)]

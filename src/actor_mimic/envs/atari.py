@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from actor_mimic.actions import ATARI_ALPHABET
+from actor_mimic.envs.emulators import Emulated, Emulators, Pictures
 from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep, close_all
 from actor_mimic.errors import UnavailableError, UsageError, did_you_mean
 from actor_mimic.protocols import FRAME_SKIP, FRAMES_PER_S, MAX_EPISODE_FRAMES
@@ -84,6 +85,8 @@ class AtariEnvs:
         max_episode_frames: emulator frames after which an episode is truncated, not counting
             those of the reset.
         with_picture: also run a colour twin of the emulators in lockstep, for films.
+        together: how many emulators step as one, and can only rest together; 0 is all. Each such
+            group has at least one thread of its own.
 
     Raises:
         UnavailableError: if ale-py is not installed.
@@ -108,6 +111,7 @@ class AtariEnvs:
         max_noops: int,
         max_episode_frames: int = MAX_EPISODE_FRAMES,
         with_picture: bool = False,
+        together: int = 0,
     ) -> None:
         ale_py = _ale_py()
         games = atari_games()
@@ -118,10 +122,10 @@ class AtariEnvs:
         self.task = game
         self.num_envs = num_envs
         self._max_episode_frames = max_episode_frames
+        together = together or num_envs
         # Everything is passed: the library's defaults clip rewards and do not say so.
         settings = {
-            "num_envs": num_envs,
-            "num_threads": min(num_threads, num_envs),
+            "num_threads": max(1, min(num_threads, num_envs) * together // num_envs),
             "max_num_frames_per_episode": max_episode_frames + FRAME_SKIP,  # never reached
             "repeat_action_probability": repeat_action_probability,
             "full_action_space": False,
@@ -134,21 +138,21 @@ class AtariEnvs:
             "reward_clipping": False,
             "use_fire_reset": True,
         }
-        emulators = ale_py.AtariVectorEnv(
-            game, img_height=SCREEN_SIZE, img_width=SCREEN_SIZE, grayscale=True, **settings
-        )
-        self._twins = [emulators]
+
+        def emulators(height: int, width: int, *, grayscale: bool) -> Emulators:
+            how = settings | {"img_height": height, "img_width": width, "grayscale": grayscale}
+            return Emulators(
+                lambda count: ale_py.AtariVectorEnv(game, num_envs=count, **how),
+                num_envs,
+                together,
+            )
+
+        self._twins = [emulators(SCREEN_SIZE, SCREEN_SIZE, grayscale=True)]
         self._picture: UInt8[np.ndarray, "height width 3"] | None = None
         if with_picture:
-            height, width = PICTURE_SHAPE
-            self._twins.append(
-                ale_py.AtariVectorEnv(
-                    game, img_height=height, img_width=width, grayscale=False, **settings
-                )
-            )
-        self.action_names = tuple(
-            ale_py.Action(action).name for action in emulators.ale.get_action_set()
-        )
+            self._twins.append(emulators(*PICTURE_SHAPE, grayscale=False))
+        self._awake = np.ones(num_envs, dtype=bool)
+        self.action_names = tuple(ale_py.Action(action).name for action in self._twins[0].actions)
         assert set(self.action_names) <= set(ATARI_ALPHABET)
         self._log = EpisodeLog(
             num_envs,
@@ -173,11 +177,12 @@ class AtariEnvs:
 
     def recv(self) -> VectorStep:
         """Waits for the emulators, and resets those whose episode is over."""
-        final_frames, raw_reward, terminated, _, info = self._recv()
+        final_frames, raw_reward, terminated, lives = self._recv()
         # With `life_loss_info` a lost life also says "terminated"; the game is over at 0 lives,
         # in games without lives too.
-        game_over = terminated & (info["lives"] == 0)
-        truncated = (self._log.steps * FRAME_SKIP >= self._max_episode_frames) & ~game_over
+        game_over = terminated & (lives == 0) & self._awake
+        truncated = self._log.steps * FRAME_SKIP >= self._max_episode_frames
+        truncated &= self._awake & ~game_over
         over = game_over | truncated
         frames = final_frames
         if over.any():
@@ -194,6 +199,12 @@ class AtariEnvs:
             life_lost=terminated & ~game_over,
             failed=np.zeros_like(game_over),
         )
+
+    def rest(self, which: Bool[np.ndarray, " envs"]) -> None:
+        """Lets some environments rest for good; those that step as one, if all of them do."""
+        self._awake &= ~which
+        for twin in self._twins:
+            twin.rest(which)
 
     def state_dict(self) -> dict[str, Any]:
         """Episode counters, and the actions and resets since each seed."""
@@ -222,8 +233,7 @@ class AtariEnvs:
 
     def close(self) -> None:
         """Frees the emulators."""
-        twins, self._twins = self._twins, []  # each keeps threads and memory until it is let go
-        close_all(twins)
+        close_all(self._twins)
 
     def _reset(
         self,
@@ -236,24 +246,21 @@ class AtariEnvs:
         frames = np.zeros((self.num_envs, *self.frame_shape), dtype=np.uint8)
         for rows, seed in ((seeded, seeds), (plain, None)):
             if rows.any():
-                obs = [
-                    twin.reset(seed=seed, options={"reset_mask": rows})[0] for twin in self._twins
-                ]
-                frames[rows] = obs[0][rows, 0]
+                pictures = [twin.reset(rows, seed) for twin in self._twins]
+                frames[rows] = pictures[0][rows]
                 if rows[0]:
-                    self._keep_picture(obs[-1])
+                    self._keep_picture(pictures[-1])
         return frames
 
     def _send(self, actions: Int64[np.ndarray, " envs"]) -> None:
         for twin in self._twins:
             twin.send(actions)
 
-    def _recv(self) -> tuple[Frames, Any, Any, Any, dict[str, Any]]:
-        results = [twin.recv() for twin in self._twins]
-        self._keep_picture(results[-1][0])
-        frames, *rest = results[0]
-        return frames[:, 0], *rest
+    def _recv(self) -> Emulated:
+        steps = [twin.recv() for twin in self._twins]
+        self._keep_picture(steps[-1].pictures)
+        return steps[0]
 
-    def _keep_picture(self, obs: UInt8[np.ndarray, "..."]) -> None:
+    def _keep_picture(self, pictures: Pictures) -> None:
         if len(self._twins) > 1:
-            self._picture = obs[0, 0]
+            self._picture = pictures[0]

@@ -111,6 +111,7 @@ class GymnasiumEnvs:
         self._num_steps = self._num_restarts = 0  # of all environments, in this process
         self._sent: Int64[np.ndarray, " envs"] | None = None
         self._behind = False  # what the log says has yet to be played again
+        self._awake = np.ones(num_envs, dtype=bool)
 
     def reset(self) -> Frames:
         """Starts every environment's next episode.
@@ -132,9 +133,9 @@ class GymnasiumEnvs:
         assert self._sent is not None, "recv without send"
         reward = np.zeros(self.num_envs, dtype=np.float32)
         terminated, truncated, failed = np.zeros((3, self.num_envs), dtype=bool)
-        for env, action in enumerate(self._sent):
+        for env in map(int, np.flatnonzero(self._awake)):
             try:
-                returned = self._step(env, int(action))
+                returned = self._step(env, int(self._sent[env]))
             except _EnvironmentError as error:
                 self._restart(env, error)
                 truncated[env] = failed[env] = True
@@ -154,6 +155,10 @@ class GymnasiumEnvs:
             life_lost=np.zeros_like(terminated),
             failed=failed,
         )
+
+    def rest(self, which: Bool[np.ndarray, " envs"]) -> None:
+        """Steps some environments no more."""
+        self._awake &= ~which
 
     def state_dict(self) -> dict[str, Any]:
         """Episode counters and the actions since each reset."""

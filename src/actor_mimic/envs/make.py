@@ -17,6 +17,7 @@ def make_envs(
     protocol: Protocol | str = "paper",
     num_threads: int = 1,
     with_picture: bool = False,
+    together: int = 0,
 ) -> VectorEnv:
     """N environments of a task.
 
@@ -28,6 +29,7 @@ def make_envs(
             other tasks have neither.
         num_threads: C++ threads of the emulators; other tasks run in the caller's thread.
         with_picture: make `VectorEnv.picture` available.
+        together: as of `AtariEnvs`; other tasks' environments rest one by one.
 
     Raises:
         UsageError: if there is no such task or protocol, or its spaces are not supported.
@@ -45,6 +47,7 @@ def make_envs(
         repeat_action_probability=protocol.repeat_action_probability,
         max_noops=protocol.max_noops,
         with_picture=with_picture,
+        together=together,
     )
 
 

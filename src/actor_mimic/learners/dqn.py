@@ -6,7 +6,7 @@ Dabney et al. (2018), arXiv:1710.10044, for quantiles in place of the mean.
 Axes: batch = replayed steps, quantiles = of one action's return.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -57,11 +57,13 @@ class DQNLearner:
         self._target = TargetNetwork(network, period_updates=target_period_updates)
         self.target_network = self._target.network
         self._quantiles = fixed_shape(self.working.network.quantiles)
-        self._target_quantiles = fixed_shape(self._target.working.network.quantiles)
+        target = self._target.working.network
+        self._next_quantiles = fixed_shape(
+            _of_all([self.working.network, target] if double else [target])
+        )
         self._workers = workers
         self.optimizer = optimizer
         self.updates = 0
-        self._double = double
         self._max_gradient_norm = max_gradient_norm
         self._device = next(network.parameters()).device
 
@@ -122,12 +124,11 @@ class DQNLearner:
         next_obs: Shaped[Tensor, "batch ..."],
     ) -> Float[Tensor, "batch ..."]:
         """One target for each example, or as many as there are quantiles."""
-        # The target network last: what a CUDA graph returned does not outlive the next one's run.
-        next_q_online = self._quantiles(next_obs).mean(dim=2) if self._double else None
-        next_quantiles = self._target_quantiles(next_obs)
+        *online, quantiles = self._next_quantiles(next_obs)
+        next_q_online = online[0].mean(dim=2) if online else None
         if self.network.num_quantiles == 1:
-            return td_targets(returns, discounts, next_quantiles.squeeze(2), next_q_online)
-        return quantile_td_targets(returns, discounts, next_quantiles, next_q_online)
+            return td_targets(returns, discounts, quantiles.squeeze(2), next_q_online)
+        return quantile_td_targets(returns, discounts, quantiles, next_q_online)
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The optimiser and the target network; the online network is saved apart."""
@@ -138,3 +139,13 @@ class DQNLearner:
         self.working.refresh()
         self._target.restore(self.optimizer, tensors)
         self.updates = int(state["updates"])
+
+
+def _of_all(networks: Sequence[QNetwork]) -> Quantiles:
+    """The quantiles of networks that prepare observations alike; their axis comes first."""
+
+    def quantiles(obs: Tensor) -> Tensor:
+        prepared = networks[0].torso.prepared(obs)  # on a CPU a fifth of one network's time
+        return torch.stack([network.quantiles(prepared) for network in networks])
+
+    return quantiles

@@ -3,8 +3,7 @@
 Axes: batch, channel (stacked frames, oldest first), height, width, features.
 
 Every torso takes raw observations (uint8 images or float vectors), scales them itself, once, on
-the device, unless `Torso.scaled` was asked to before, and may run in bfloat16; what it returns is
-float32.
+the device, unless that was done before, and may run in bfloat16; what it returns is float32.
 """
 
 import math
@@ -131,19 +130,27 @@ class Torso(nn.Module):
         """The last layer, after its ReLU.
 
         Args:
-            obs: raw, or images that `scaled` has been asked for already.
+            obs: raw, or as `prepared` gives them.
         """
-        images = len(self.spec.obs_shape) == 3
-        if images and obs.dtype == torch.uint8:
-            obs = self.scaled(obs)
-            if self.spec.centred:
-                take_away(obs, self.background)
-        elif not images:
-            obs = obs.float()
         # Vectors stay in float32: a position in CartPole has no digits to spare.
-        low = images and self.precision != torch.float32
+        low = len(self.spec.obs_shape) == 3 and self.precision != torch.float32
+        obs = self.prepared(obs)
         with torch.autocast(obs.device.type, dtype=torch.bfloat16, enabled=low):
             return self.layers(obs).float()
+
+    def prepared(self, obs: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+        """Observations as the layers take them: raw ones scaled and centred, others as they are.
+
+        For networks that differ in nothing but what they learn, once is enough.
+        """
+        if len(self.spec.obs_shape) == 1:
+            return obs.float()
+        if obs.dtype != torch.uint8:
+            return obs
+        images = self.scaled(obs)
+        if self.spec.centred:
+            take_away(images, self.background)
+        return images
 
     def scaled(
         self, images: Shaped[Tensor, "batch channel height width"]
