@@ -3,11 +3,10 @@
     python -m benchmarks.several_games [--seconds 8] [--repeats 3] [--output FILE]
 
 The distillation loop of eight games in one student, and that of each of the eight alone, at the
-same number of environments and of examples in a batch over all games: 256 of both. A round takes
-eight minutes, most of them to start all these games. Games differ in
+same number of environments and of examples in a batch over all games: 256 of both. Games differ in
 how fast they are emulated, so the eight together are held against the harmonic mean of the single
 ones: the speed of playing them one after the other. Every measurement is a process of its own; the
-ratio is taken within a round.
+ratio is taken within a round, which takes eight minutes, most of them to start all these games.
 """
 
 import argparse

@@ -87,7 +87,7 @@ def test_atari_games_are_the_same_however_many_step_as_one(monkeypatch):
     def played():
         *_, last = play_games(
             act_randomly,
-            ["boxing"],
+            ["breakout"],
             episodes=7,
             protocol=PROTOCOLS["sticky"],
             epsilon=1.0,

@@ -260,7 +260,7 @@ def test_both_networks_of_dqn_look_at_the_same_centred_images(double, precision)
         own, target = (net(obs).scores for net in (network, learner.target_network))
         chosen = (own if double else target).argmax(dim=1)
         # Of action 0, and never further than 1 from its target.
-        returns = own[:, 0] - 0.9 * target[range(8), chosen] + torch.linspace(-0.9, 0.9, 8)
+        returns = own[:, 0] - 0.9 * target[range(8), chosen] + torch.linspace(0.1, 0.9, 8)
 
     metrics = learner.update(
         obs=obs,
@@ -270,7 +270,7 @@ def test_both_networks_of_dqn_look_at_the_same_centred_images(double, precision)
         discounts=torch.full((8,), 0.9),
     )
 
-    loss = 0.5 * torch.linspace(-0.9, 0.9, 8).square().mean()
+    loss = 0.5 * torch.linspace(0.1, 0.9, 8).square().mean()
     assert metrics["loss"].item() == pytest.approx(loss.item(), rel=1e-3)
 
 

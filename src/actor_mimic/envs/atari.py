@@ -77,21 +77,20 @@ class AtariEnvs:
     Args:
         game: ROM name, ``pong`` or ``space_invaders``.
         num_envs: how many emulators.
-        num_threads: C++ threads that step them; never left to the library, whose default takes
-            every core for each game.
+        num_threads: C++ threads that step those that step as one; never left to the library,
+            whose default takes every core for each game.
         run_seed: with the game, the environment and the episode it gives each episode's seed.
         repeat_action_probability: sticky actions; 0 switches them off.
         max_noops: at reset, a random number of no-ops up to this, the FIRE press included.
         max_episode_frames: emulator frames after which an episode is truncated, not counting
             those of the reset.
         with_picture: also run a colour twin of the emulators in lockstep, for films.
-        together: how many emulators step as one, and can only rest together; 0 is all. Each such
-            group has at least one thread of its own.
+        envs_together: how many emulators step as one, and can only rest together; 0 is all.
 
     Raises:
         UnavailableError: if ale-py is not installed.
         UsageError: if there is no such game.
-        ValueError: if there is no environment or no thread.
+        ValueError: if there is no environment or no thread, or ``envs_together`` is negative.
     """
 
     frame_shape: tuple[int, ...] = (SCREEN_SIZE, SCREEN_SIZE)
@@ -111,7 +110,7 @@ class AtariEnvs:
         max_noops: int,
         max_episode_frames: int = MAX_EPISODE_FRAMES,
         with_picture: bool = False,
-        together: int = 0,
+        envs_together: int = 0,
     ) -> None:
         ale_py = _ale_py()
         games = atari_games()
@@ -119,14 +118,18 @@ class AtariEnvs:
             raise UsageError(f"unknown game {game!r}{did_you_mean(game, games)}")
         if num_envs < 1 or num_threads < 1:
             raise ValueError(f"need environments and threads, got {num_envs} and {num_threads}")
+        if envs_together < 0:
+            raise ValueError(f"envs_together must be 0 (all) or more, got {envs_together}")
+        envs_together = min(envs_together or num_envs, num_envs)
         self.task = game
         self.num_envs = num_envs
         self._max_episode_frames = max_episode_frames
-        together = together or num_envs
         # Everything is passed: the library's defaults clip rewards and do not say so.
         settings = {
-            "num_threads": max(1, min(num_threads, num_envs) * together // num_envs),
-            "max_num_frames_per_episode": max_episode_frames + FRAME_SKIP,  # never reached
+            # As many for each group: the last one that is awake is to have all cores.
+            "num_threads": min(num_threads, envs_together),
+            # Not reached by an emulator that is awake.
+            "max_num_frames_per_episode": max_episode_frames + FRAME_SKIP,
             "repeat_action_probability": repeat_action_probability,
             "full_action_space": False,
             "stack_num": 1,
@@ -144,14 +147,13 @@ class AtariEnvs:
             return Emulators(
                 lambda count: ale_py.AtariVectorEnv(game, num_envs=count, **how),
                 num_envs,
-                together,
+                envs_together,
             )
 
         self._twins = [emulators(SCREEN_SIZE, SCREEN_SIZE, grayscale=True)]
         self._picture: UInt8[np.ndarray, "height width 3"] | None = None
         if with_picture:
             self._twins.append(emulators(*PICTURE_SHAPE, grayscale=False))
-        self._awake = np.ones(num_envs, dtype=bool)
         self.action_names = tuple(ale_py.Action(action).name for action in self._twins[0].actions)
         assert set(self.action_names) <= set(ATARI_ALPHABET)
         self._log = EpisodeLog(
@@ -180,9 +182,10 @@ class AtariEnvs:
         final_frames, raw_reward, terminated, lives = self._recv()
         # With `life_loss_info` a lost life also says "terminated"; the game is over at 0 lives,
         # in games without lives too.
-        game_over = terminated & (lives == 0) & self._awake
+        awake = self._twins[0].awake
+        game_over = terminated & (lives == 0) & awake
         truncated = self._log.steps * FRAME_SKIP >= self._max_episode_frames
-        truncated &= self._awake & ~game_over
+        truncated &= awake & ~game_over
         over = game_over | truncated
         frames = final_frames
         if over.any():
@@ -202,12 +205,12 @@ class AtariEnvs:
 
     def rest(self, which: Bool[np.ndarray, " envs"]) -> None:
         """Lets some environments rest for good; those that step as one, if all of them do."""
-        self._awake &= ~which
         for twin in self._twins:
             twin.rest(which)
 
     def state_dict(self) -> dict[str, Any]:
         """Episode counters, and the actions and resets since each seed."""
+        assert self._twins[0].awake.all(), "what rests has no state"
         return self._log.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""Vector environments of ale-py side by side, so that games which nobody needs can rest."""
+"""Vector environments of ale-py side by side, so that games which nobody needs can rest.
+
+Axes: envs = emulators, in the order of the vector environments that they are in.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -31,16 +34,19 @@ class Emulators:
     Args:
         make: ale-py's vector environment of so many emulators.
         num_envs: in all.
-        together: how many step as one; the last ones may be fewer.
+        envs_together: how many step as one; the last ones may be fewer.
+
+    Attributes:
+        awake: which do not rest.
     """
 
-    def __init__(self, make: Callable[[int], Any], num_envs: int, together: int) -> None:
-        firsts = range(0, num_envs, together)
-        self._parts = [slice(first, min(first + together, num_envs)) for first in firsts]
+    def __init__(self, make: Callable[[int], Any], num_envs: int, envs_together: int) -> None:
+        firsts = range(0, num_envs, envs_together)
+        self._parts = [slice(first, min(first + envs_together, num_envs)) for first in firsts]
         self._vectors = [make(part.stop - part.start) for part in self._parts]
-        self._awake = np.ones(num_envs, dtype=bool)
-        space = self._vectors[0].single_observation_space
-        self._picture_shape = space.shape[1:]
+        self.awake: Bool[np.ndarray, " envs"] = np.ones(num_envs, dtype=bool)
+        # A stack of one comes first.
+        self._picture_shape = self._vectors[0].single_observation_space.shape[1:]
 
     @property
     def actions(self) -> list[Any]:
@@ -49,12 +55,12 @@ class Emulators:
 
     def rest(self, which: Bool[np.ndarray, " envs"]) -> None:
         """Lets some rest for good; they step on only beside others that do not."""
-        self._awake &= ~which
+        self.awake &= ~which
 
     def reset(
         self, which: Bool[np.ndarray, " envs"], seeds: Int64[np.ndarray, " which"] | None
     ) -> Pictures:
-        """Resets some; the pictures of the others mean nothing.
+        """Resets some, one vector environment after the other; others' pictures mean nothing.
 
         Args:
             which: all of them the first time.
@@ -73,13 +79,13 @@ class Emulators:
     def send(self, actions: Int64[np.ndarray, " envs"]) -> None:
         """Starts a step."""
         for part, vector in zip(self._parts, self._vectors, strict=True):
-            if self._awake[part].any():
+            if self.awake[part].any():
                 vector.send(actions[part])
 
     def recv(self) -> Emulated:
         """Waits for the step that `send` started."""
         found = [
-            _step(vector) if self._awake[part].any() else self._no_step(part.stop - part.start)
+            _step(vector) if self.awake[part].any() else self._no_step(part.stop - part.start)
             for part, vector in zip(self._parts, self._vectors, strict=True)
         ]
         if len(found) == 1:

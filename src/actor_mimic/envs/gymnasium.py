@@ -162,6 +162,7 @@ class GymnasiumEnvs:
 
     def state_dict(self) -> dict[str, Any]:
         """Episode counters and the actions since each reset."""
+        assert self._awake.all(), "what rests has no state"
         return self._log.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -77,7 +77,8 @@ class VectorEnv(Protocol):
     def rest(self, which: Bool[np.ndarray, " envs"]) -> None:
         """Lets some environments rest for good: their episodes do not end any more.
 
-        Their rows of what `recv` gives mean nothing. Where it can be, they are not stepped.
+        Their rows of what `recv` gives mean nothing; where it can be, they are not stepped. Not to
+        be called between `send` and `recv`. There is no state to be saved afterwards.
         """
         ...
 

@@ -3,7 +3,8 @@
 Mnih et al. (2015); van Hasselt, Guez and Silver (2016), arXiv:1509.06461, for the double target;
 Dabney et al. (2018), arXiv:1710.10044, for quantiles in place of the mean.
 
-Axes: batch = replayed steps, quantiles = of one action's return.
+Axes: batch = replayed steps, quantiles = of one action's return, networks = those that value a
+next observation.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,8 @@ from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.working_copy import WorkingCopy
 
 Quantiles = Callable[[Tensor], Tensor]
-"""Observations to the quantiles of each action's return."""
+"""Observations to quantiles of each action's return: ``[batch, actions, quantiles]``, of several
+networks ``[networks, batch, actions, quantiles]``."""
 
 
 class DQNLearner:
@@ -37,7 +39,7 @@ class DQNLearner:
         target_period_updates: the target network becomes a copy of the online one this often.
         max_gradient_norm: larger gradients are scaled down to it; 0 leaves them as they are.
         workers: who computes.
-        fixed_shape: makes of a network's method the one to call with whole batches; see
+        fixed_shape: makes of such a function the one to call with whole batches; see
             `Compute.fixed_shape`.
     """
 
@@ -142,7 +144,7 @@ class DQNLearner:
 
 
 def _of_all(networks: Sequence[QNetwork]) -> Quantiles:
-    """The quantiles of networks that prepare observations alike; their axis comes first."""
+    """Quantiles by several networks that prepare observations alike."""
 
     def quantiles(obs: Tensor) -> Tensor:
         prepared = networks[0].torso.prepared(obs)  # on a CPU a fifth of one network's time

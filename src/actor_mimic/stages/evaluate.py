@@ -21,8 +21,8 @@ from actor_mimic.seeding import derive_seed, numpy_generator
 from actor_mimic.statistics import summarise
 
 MAX_EVALUATION_ENVS = 32
-# Those that have played their quota rest once all beside them have. Fewer together, and stepping
-# them takes longer while all are playing.
+# Those that have played their quota rest once all beside them have. Fewer together, and to start
+# and to step them takes longer while all are playing.
 ENVS_TOGETHER = 5
 
 Act = Callable[[Mapping[str, Shaped[Tensor, "_ ..."]]], Mapping[str, Int64[np.ndarray, " _"]]]
@@ -127,7 +127,7 @@ def play_games(
         protocol: how games start and how noisy they are.
         epsilon: probability of a random action at each step.
         seed: of the games and of epsilon.
-        num_threads: C++ threads of the emulators, of each task.
+        num_threads: C++ threads of the emulators, of each task and of each `ENVS_TOGETHER`.
 
     Yields:
         By task the number of finished games or, once all are, its scores.
@@ -171,9 +171,8 @@ class _Games:
             run_seed=derive_seed(seed, "evaluation"),
             protocol=protocol,
             num_threads=num_threads,
-            together=ENVS_TOGETHER,
+            envs_together=ENVS_TOGETHER,
         )
-        self._env = env
         self._rollout = Rollout(
             [env],
             life_loss_is_terminal=False,
@@ -203,7 +202,7 @@ class _Games:
             row = self._played[episode.env]
             row.append(episode)
             self._playing[episode.env] = len(row) < self._quotas[episode.env]
-        self._env.rest(~self._playing)
+        self._rollout.envs[0].rest(~self._playing)
         if not self._playing.any():
             games = [game for row in self._played for game in row]
             scores, lengths = zip(*((game.score, game.length) for game in games), strict=True)
