@@ -46,7 +46,8 @@
 A parent is a stage above, a path, or an expert that comes with the package (``zoo:NAME``). Of a
 stage it is the repetition with the same seed; one that runs only once serves all seeds. Of a
 parent the last checkpoint is taken; ``"student@best"`` takes the best one. A transfer with a parent
-has its network; ``network``, ``width`` and ``norm`` among the defaults are for random weights.
+has its network; ``network``, ``width``, ``norm`` and ``centred`` among the defaults are for random
+weights.
 """
 
 import re

@@ -90,7 +90,7 @@ class Distill:
 
     For example:
       actor-mimic distill pong=runs/expert-pong-pqn-0 boxing=runs/expert-boxing-pqn-0
-      actor-mimic distill pong=RUN boxing=RUN@best --set temperature=0.01
+      actor-mimic distill pong=RUN boxing=RUN@best --set temperature=0.05
       actor-mimic distill pong=zoo:pong breakout=zoo:breakout
     """
 

@@ -57,8 +57,8 @@ class Common:
     checkpoint_every_steps: OptionalNumber = None
     """Steps between checkpoints."""
     checkpoint_replay: OptionalReplay = None
-    """none: checkpoints without the replay are smaller, and resume is no longer exact. Left out:
-    full."""
+    """until_done: with the replay until the run is done; full: then too; none: smaller, and resume
+    is no longer exact. Left out: until_done."""
     protocol: OptionalProtocol = None
     """paper: no-op starts, a lost life ends a training episode; sticky: repeated actions.
     Left out: paper."""
