@@ -141,6 +141,7 @@ class DistillConfig:
         for setting, choices in _DISTILL_CHOICES.items():
             check_choice(setting, getattr(self, setting), choices)
         _check_objective(self)
+        _check_features(self)
         if self.schedule.eval_every_steps and not self.schedule.final_episodes:
             raise ConfigError(
                 "eval_every_steps without final_episodes: a student's evaluations are reported "
@@ -217,6 +218,7 @@ _DISTILL_CHOICES = {
     "reduction": ("mean", "sum"),
     "task_weights": ("equal", "gap"),
     "feature_target": ("raw", "normalised"),
+    "regressor": ("identity", "linear", "hidden"),
 }
 _FRACTIONS = (
     "epsilon",
@@ -293,8 +295,12 @@ def _check_objective(config: DistillConfig) -> None:
         if entry.name.startswith("teacher_share")
     ):
         raise ConfigError("the teacher_share settings need actor = mixture")
-    if config.feature_target != "raw" and not config.feature_weight:
-        raise ConfigError("feature_target needs a feature_weight")
+
+
+def _check_features(config: DistillConfig) -> None:
+    for name, plain in (("feature_target", "raw"), ("regressor", "linear")):
+        if getattr(config, name) != plain and not config.feature_weight:
+            raise ConfigError(f"{name} needs a feature_weight")
 
 
 def _check_learning(config: ExpertConfig | TransferConfig) -> None:

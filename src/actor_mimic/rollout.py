@@ -9,7 +9,13 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from torch import Tensor
 
-from actor_mimic.envs.vector_step import VectorEnv, VectorStep, catch_up_all, close_all
+from actor_mimic.envs.vector_step import (
+    VectorEnv,
+    VectorStep,
+    catch_up_all,
+    close_all,
+    observation_shape,
+)
 from actor_mimic.errors import DataError
 from actor_mimic.exploration import epsilon_greedy
 from actor_mimic.seeding import generator_state, restore_generator
@@ -76,12 +82,12 @@ class Rollout:
         ]
         self.num_envs = int(ends[-1])
         # Observations of one shape lie in one piece, so that one batch can be made of them all.
-        self.same_shape = len({_observation_shape(env) for env in envs}) == 1
+        self.same_shape = len({observation_shape(env) for env in envs}) == 1
         groups = [self.envs] if self.same_shape else [[env] for env in envs]
         # [envs, stack, ...] for images, oldest frame first; vectors are not stacked.
         self._pieces = [
             torch.zeros(
-                (sum(env.num_envs for env in group), *_observation_shape(group[0])),
+                (sum(env.num_envs for env in group), *observation_shape(group[0])),
                 dtype=torch.from_numpy(np.empty(0, group[0].frame_dtype)).dtype,
                 device=device,
             )
@@ -252,10 +258,6 @@ class Rollout:
         if _is_stacked(stacks) and started.any():
             stacks[np.flatnonzero(started), :-1] = 0
         self._first[self.slices[index]] = started
-
-
-def _observation_shape(env: VectorEnv) -> tuple[int, ...]:
-    return env.frame_shape if len(env.frame_shape) == 1 else (env.stack_size, *env.frame_shape)
 
 
 def _piece_name(number: int) -> str:

@@ -188,6 +188,8 @@ def test_text_is_read_as_the_type_of_the_field(given, name, expected):
             {"feature_target": "normalised", "feature_weight": 0},
             "needs a feature_weight",
         ),
+        ("distill", {"regressor": "hiden"}, "unknown regressor 'hiden'.*did you mean 'hidden'"),
+        ("distill", {"regressor": "hidden", "feature_weight": 0}, "regressor needs a feature"),
         ("expert", {"num_quantiles": 4}, "unknown setting 'num_quantiles'"),  # this is PQN
         ("transfer", {"num_quantiles": 0}, "num_quantiles must be positive"),
         ("transfer", {"optimizer": "adm"}, "unknown optimizer 'adm'.*did you mean 'adam'"),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from actor_mimic.compute import Compute, Workers
 from actor_mimic.config import DistillConfig, build_config
-from actor_mimic.errors import ConfigError
+from actor_mimic.errors import ConfigError, DataError
 from actor_mimic.networks.q_network import Output
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.stages.distill import DistillState
@@ -150,6 +150,13 @@ def test_a_mixture_gives_the_teacher_its_share_in_every_environment():
         spread = np.sqrt((expected[rows] * (1 - expected[rows])).mean() / 1600)
         assert shares[rows].mean() == pytest.approx(expected[rows].mean(), abs=4.5 * spread)
     assert shares.mean(axis=0) == pytest.approx(np.full(16, expected.mean()), abs=0.11)
+
+
+def test_a_teacher_that_reads_something_else_is_refused():
+    """The task has changed since, or is another one of the same name."""
+    said = rf"teacher of {CART} reads .*\(2,\), the task shows \(4,\)"
+    with pytest.raises(DataError, match=said):
+        DistillState(config(CART), Compute("cpu", "float32", 1), [teacher(CART, obs_shape=(2,))])
 
 
 def test_values_cannot_be_learnt_from_a_policy():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from actor_mimic.compute import Compute, Workers
 from actor_mimic.config import build_config
-from actor_mimic.errors import DataError, Interrupted
+from actor_mimic.errors import ConfigError, DataError, Interrupted
 from actor_mimic.learners.mimic import MimicLearner, Objective
 from actor_mimic.networks.q_network import Output, QNetwork
 from actor_mimic.networks.regressors import build_regressor
@@ -184,9 +184,9 @@ SETTINGS = {
 }
 
 
-def learn(path: Path, experts: dict[str, Checkpoint]) -> list[Record]:
+def learn(path: Path, experts: dict[str, Checkpoint], **changes: object) -> list[Record]:
     launch = Launch(path, device="cpu", precision="float32", threads=1)
-    return list(run_distill(build_config("distill", SETTINGS), launch, experts))
+    return list(run_distill(build_config("distill", SETTINGS | changes), launch, experts))
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +219,15 @@ def test_evaluations_say_how_near_the_student_is(whole: tuple[Path, list[Record]
     assert evaluations[0].values[f"{CAR}/weight"] < evaluations[0].values[f"{CART}/weight"]
     assert records[-1].kind == "final"
     assert records[-1].values.keys() >= {"merit", f"{CART}/gap", f"{CART}/held_out_agreement"}
+
+
+def test_where_evaluations_weigh_the_tasks_their_interval_is_part_of_the_method(
+    whole: tuple[Path, list[Record]], experts: dict[str, Checkpoint]
+):
+    path, _ = whole
+    assert learn(path, experts, record_every_steps=32) == []  # done, and may be recorded otherwise
+    with pytest.raises(ConfigError, match="eval_every_steps"):
+        learn(path, experts, eval_every_steps=64)
 
 
 def test_temperatures_are_measured_once_and_give_the_wanted_entropy(

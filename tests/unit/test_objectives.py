@@ -10,6 +10,7 @@ from torch import Tensor
 from actor_mimic import config as config_module
 from actor_mimic.errors import DataError
 from actor_mimic.losses import policy_divergence, policy_regression_loss
+from actor_mimic.networks.regressors import REGRESSORS
 from actor_mimic.objectives import (
     FEATURE_TARGETS,
     OBJECTIVES,
@@ -43,6 +44,7 @@ def assert_close(actual: Tensor, expected: np.ndarray) -> None:
 def test_names_are_those_of_the_settings():
     assert config_module._DISTILL_CHOICES["objective"] == OBJECTIVES
     assert config_module._DISTILL_CHOICES["feature_target"] == FEATURE_TARGETS
+    assert config_module._DISTILL_CHOICES["regressor"] == REGRESSORS
 
 
 def test_best_action_loss_matches_float64_in_value_and_gradient():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from actor_mimic.envs.make import closed_on_error, make_envs
-from actor_mimic.envs.vector_step import VectorStep
+from actor_mimic.envs.make import make_envs
+from actor_mimic.envs.vector_step import VectorStep, closed_on_error
 from actor_mimic.errors import DataError
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.rollout import Episode, Rollout

@@ -33,6 +33,10 @@ class Counter:
         self.started = self.caught_up = False
         self.diverge_at = -1
 
+    @property
+    def acting(self) -> QNetwork:
+        return self.network
+
     def start(self, _stop: Callable[[], int | None] = lambda: None) -> None:
         self.started = True
 

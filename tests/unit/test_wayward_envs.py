@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Discrete
 from actor_mimic.envs import gymnasium as adapter
 from actor_mimic.envs.gymnasium import FREE_RESTARTS, GymnasiumEnvs
 from actor_mimic.envs.vector_step import catch_up_all
-from actor_mimic.errors import DataError, Interrupted, UnavailableError
+from actor_mimic.errors import DataError, Interrupted, UnavailableError, UsageError
 from actor_mimic.rollout import Rollout
 from actor_mimic.seeding import derive_seed
 
@@ -23,13 +23,14 @@ class Wayward(gymnasium.Env):
     plan: ClassVar[dict] = {}
     calls: ClassVar[int] = 0  # of reset and step, in all copies
     made: ClassVar[int] = 0
+    closed: ClassVar[int] = 0
 
     def __init__(self, **_):
         Wayward.made += 1
         if Wayward.made in Wayward.plan.get("unmakeable", ()):
             raise OSError("no simulator")
         self.observation_space = Box(-10.0, 10.0, (2,))
-        self.action_space = Discrete(3)
+        self.action_space = Wayward.plan.get("actions", Discrete(3))
 
     def reset(self, *, seed=None, **_):
         super().reset(seed=seed)
@@ -42,6 +43,11 @@ class Wayward(gymnasium.Env):
         self.time += 1
         right = (self.observe(), 1.0, self.time == 4, False, {})
         return Wayward.plan.get("step", lambda right: right)(right)
+
+    def close(self):
+        Wayward.closed += 1
+        if "close" in Wayward.plan:
+            raise Wayward.plan["close"]
 
     def observe(self):
         return np.array([self.seed % 10, self.time], dtype=np.float32)
@@ -58,7 +64,7 @@ def make():
     gymnasium.register("Wayward-v0", Wayward)
 
     def make(num_envs=1, **plan):
-        Wayward.plan, Wayward.calls, Wayward.made = plan, 0, 0
+        Wayward.plan, Wayward.calls, Wayward.made, Wayward.closed = plan, 0, 0, 0
         return GymnasiumEnvs("gym:Wayward-v0", num_envs=num_envs, run_seed=3)
 
     yield make
@@ -161,6 +167,43 @@ def test_a_failure_while_games_are_played_again_begins_that_game_again(make):
     for _ in range(3):
         one, other = step(restored), step(envs)
         assert np.array_equal(one.frames, other.frames)
+
+
+def test_a_game_that_always_fails_when_it_is_played_again_is_given_up(make, monkeypatch):
+    """However long it is: its steps count as steps, of which some may fail."""
+    monkeypatch.setattr(adapter, "STEPS_PER_RESTART", 1)
+    envs = make()
+    envs.reset()
+    for _ in range(3):
+        step(envs)
+    restored = make(raises=set(range(4, 1000, 4)))  # a reset, two steps, and the third
+    restored.load_state_dict(envs.state_dict())
+
+    with pytest.raises(UnavailableError, match=r"environment 0 failed each of 20 times"):
+        catch_up_all([restored])
+
+
+def test_what_does_not_close_is_told_and_no_more(make, caplog):
+    envs = make(3, close=BrokenPipeError("it is gone already"))
+    envs.close()
+
+    assert Wayward.closed == 3
+    assert "gym:Wayward-v0: environment 2 did not close: it is gone already" in caplog.text
+
+
+@pytest.mark.parametrize("when", ["closed", "made again"])
+def test_a_signal_while_one_closes_is_no_failure(make, when):
+    envs = make(raises={2}, close=Interrupted(SIGTERM))
+    envs.reset()
+    with pytest.raises(Interrupted):
+        envs.close() if when == "closed" else step(envs)
+
+
+@pytest.mark.parametrize("plan", [{"unmakeable": {3}}, {"actions": Box(0.0, 1.0, (2,))}])
+def test_those_that_were_made_are_closed_if_the_task_is_refused(make, plan):
+    with pytest.raises((UnavailableError, UsageError)):
+        make(3, **plan)
+    assert Wayward.closed == Wayward.made - len(plan.get("unmakeable", ()))
 
 
 def test_a_signal_is_no_failure(make):

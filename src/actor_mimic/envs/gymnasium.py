@@ -7,7 +7,7 @@ costs an episode and not the run, as long as that is rare (`FREE_RESTARTS`, `STE
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
@@ -17,7 +17,7 @@ from gymnasium.wrappers import GrayscaleObservation, ReshapeObservation, ResizeO
 from jaxtyping import Bool, Int64, Shaped, UInt8
 
 from actor_mimic.actions import task_action_names
-from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep, close_all
+from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep, closed_on_error
 from actor_mimic.errors import (
     ActorMimicError,
     DataError,
@@ -36,6 +36,9 @@ STEPS_PER_S = 30.0  # of an environment that does not say how fast its pictures 
 # few at once, and on the whole once in so many steps, replayed ones included.
 FREE_RESTARTS = 5
 STEPS_PER_RESTART = 200
+# Of an episode. One of a thousand steps, of which each fails once in a thousand times, is through
+# in twenty attempts but once in ten thousand.
+MAX_REPLAYS = 20
 
 _logger = logging.getLogger(__name__)
 
@@ -69,12 +72,19 @@ class GymnasiumEnvs:
     def __init__(
         self, task: str, *, num_envs: int, run_seed: int, with_picture: bool = False
     ) -> None:
-        env_id = task.removeprefix(TASK_PREFIX)
         self.task = task
         self.num_envs = num_envs
         self._with_picture = False  # until it is known that they can draw
+        self._envs: list[gymnasium.Env[Any, Any]] = []
+        with closed_on_error(self._envs):
+            self._make_all(with_picture=with_picture)
+            self._read_spaces(run_seed)
+
+    def _make_all(self, *, with_picture: bool) -> None:
+        task, env_id = self.task, self.task.removeprefix(TASK_PREFIX)
         try:
-            self._envs = [self._make(env) for env in range(num_envs)]
+            for env in range(self.num_envs):
+                self._envs.append(self._make(env))
             if with_picture:
                 self._let_draw()
         except ActorMimicError:
@@ -87,6 +97,9 @@ class GymnasiumEnvs:
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
             raise UnavailableError(f"cannot make the task {task!r}: {said:.500}") from error
+
+    def _read_spaces(self, run_seed: int) -> None:
+        task, num_envs = self.task, self.num_envs
         rate = self._envs[0].metadata.get("render_fps")
         self.steps_per_s: float = float(rate) if rate else STEPS_PER_S
         action_space, obs_space = self._envs[0].action_space, self._envs[0].observation_space
@@ -175,13 +188,24 @@ class GymnasiumEnvs:
         self._behind = True
 
     def catch_up(self) -> Iterator[None]:
-        """Plays the recorded actions again; yields after every environment."""
+        """Plays the recorded actions again; yields after every episode.
+
+        Raises:
+            UnavailableError: if an environment fails again and again on its way.
+        """
         if self._behind:
             for env in range(self.num_envs):
                 seed, actions = self._log.history(env)
-                while not self._play_again(env, seed, actions):
-                    pass
-                yield
+                for _ in range(MAX_REPLAYS):
+                    done = self._play_again(env, seed, actions)
+                    yield
+                    if done:
+                        break
+                else:
+                    raise UnavailableError(
+                        f"{self.task}: given up, environment {env} failed each of {MAX_REPLAYS} "
+                        f"times that the {len(actions)} steps of its episode were played again"
+                    )
             self._behind = False
 
     def picture(self) -> UInt8[np.ndarray, "height width 3"]:
@@ -205,8 +229,9 @@ class GymnasiumEnvs:
         return drawn
 
     def close(self) -> None:
-        """Closes the environments, each even if another fails to."""
-        close_all(self._envs)
+        """Closes the environments; it is no reason to lose a run if one does not."""
+        for env in range(self.num_envs):
+            self._close(env)
 
     def _let_draw(self) -> None:
         modes = self._envs[0].metadata.get("render_modes") or []
@@ -300,15 +325,24 @@ class GymnasiumEnvs:
                 f"{self._num_steps} steps; the last time with {said:.500}"
             ) from cause
         _logger.warning("%s: environment %d failed, made again: %.200s", self.task, env, said)
-        with suppress(Exception):  # what is broken need not close well
-            self._envs[env].close()
+        self._close(env)
         try:
             self._envs[env] = self._make(env)
+        except ActorMimicError:  # a signal that came just now
+            raise
         except Exception as again:
             raise UnavailableError(
                 f"{self.task}: an environment failed with {said:.500}, and cannot be made again: "
                 f"{again}"
             ) from again
+
+    def _close(self, env: int) -> None:
+        try:
+            self._envs[env].close()
+        except ActorMimicError:
+            raise
+        except Exception as error:
+            _logger.warning("%s: environment %d did not close: %.200s", self.task, env, error)
 
     def _checked_frame(self, obs: Any) -> Shaped[np.ndarray, "..."]:
         frame = np.asarray(obs)

@@ -1,11 +1,8 @@
 """From the name of a task to its environments."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-
 from actor_mimic.envs.atari import AtariEnvs
 from actor_mimic.envs.gymnasium import TASK_PREFIX, GymnasiumEnvs
-from actor_mimic.envs.vector_step import Closable, VectorEnv, close_all
+from actor_mimic.envs.vector_step import VectorEnv, observation_shape
 from actor_mimic.protocols import Protocol, protocol_named
 
 
@@ -52,19 +49,6 @@ def make_envs(
     )
 
 
-@contextmanager
-def closed_on_error(closables: Iterable[Closable]) -> Iterator[None]:
-    """Closes environments if what is done with them fails; else whoever has them closes them."""
-    try:
-        yield
-    except BaseException as error:  # an interrupt too: emulators have threads of their own
-        try:
-            close_all(closables)
-        except Exception as another:
-            error.add_note(f"beside that, an environment did not close: {another!r}")
-        raise
-
-
 def describe_task(task: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Shape of one observation of a task, stacked where it is an image, and names of its actions.
 
@@ -73,8 +57,6 @@ def describe_task(task: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """
     env = make_envs(task, num_envs=1, run_seed=0)
     try:
-        stacked = len(env.frame_shape) > 1
-        shape = (env.stack_size, *env.frame_shape) if stacked else env.frame_shape
-        return shape, env.action_names
+        return observation_shape(env), env.action_names
     finally:
         env.close()

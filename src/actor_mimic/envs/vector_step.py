@@ -1,7 +1,7 @@
 """What every environment says after a step, whatever it is made of."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -120,6 +120,26 @@ def close_all(closables: Iterable[Closable]) -> None:
     with ExitStack() as last_first:
         for one in closables:
             last_first.callback(one.close)
+
+
+@contextmanager
+def closed_on_error(closables: Iterable[Closable]) -> Iterator[None]:
+    """Closes environments if what is done with them fails; else whoever has them closes them."""
+    try:
+        yield
+    except BaseException as error:  # an interrupt too: emulators have threads of their own
+        try:
+            close_all(closables)
+        except Exception as another:
+            error.add_note(f"beside that, an environment did not close: {another!r}")
+        raise
+
+
+def observation_shape(env: VectorEnv) -> tuple[int, ...]:
+    """Shape of one observation: stacked images, or the vector alone."""
+    if len(env.frame_shape) == 1:
+        return env.frame_shape
+    return (env.stack_size, *env.frame_shape)
 
 
 def catch_up_all(envs: Iterable[VectorEnv], stop: Callable[[], int | None] = lambda: None) -> None:

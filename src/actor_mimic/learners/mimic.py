@@ -121,7 +121,7 @@ class MimicLearner:
         regressors: one per task, in the order of the student's tasks; on the same device.
         optimizer: over the student's and the regressors' parameters.
         objective: what is minimised.
-        max_gradient_norm: larger gradients are scaled down to it.
+        max_gradient_norm: larger gradients are scaled down to it; 0 leaves them as they are.
         workers: who computes.
 
     Raises:

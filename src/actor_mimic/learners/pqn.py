@@ -73,12 +73,12 @@ class Trajectories:
         size, device = (num_steps, num_envs), obs.device
         # Images lie channels last, as the torso wants them: turned once here, read three times.
         # `obs` is a view with the axes where they belong.
-        channels_last = obs.ndim == 4
-        shape = (*obs.shape[2:], obs.shape[1]) if channels_last else obs.shape[1:]
-        self._order = (0, 3, 1, 2) if channels_last else (0, 1)
+        images = obs.ndim == 4
+        shape = (*obs.shape[2:], obs.shape[1]) if images else obs.shape[1:]
+        self._order = (0, 3, 1, 2) if images else (0, 1)
         self._stored = torch.empty((*size, *shape), dtype=obs.dtype, device=device)
         self.obs: Shaped[Tensor, "t n ..."] = (
-            self._stored.permute(0, 1, 4, 2, 3) if channels_last else self._stored
+            self._stored.permute(0, 1, 4, 2, 3) if images else self._stored
         )
         self.values: Float[Tensor, "t n"] = torch.empty(size, device=device)
         # Value of the final observation, where an episode was truncated.
@@ -124,7 +124,7 @@ class PQNLearner:
         lam: weight of longer returns.
         epochs: passes over each rollout.
         minibatch_size: examples per update; divides the rollout.
-        max_gradient_norm: larger gradients are scaled down to it.
+        max_gradient_norm: larger gradients are scaled down to it; 0 leaves them as they are.
         rng: shuffles the rollout.
         workers: who computes.
         fixed_shape: makes of a network the one to call where batches have one shape; see
@@ -132,7 +132,8 @@ class PQNLearner:
 
     Attributes:
         working: the network as it is to be called with any batch.
-        forward: the network as it is to be called with a step of all environments, or a minibatch.
+        forward: the network as it is to be called with a step of a group of environments, or a
+            minibatch.
     """
 
     def __init__(

@@ -15,6 +15,7 @@ from actor_mimic.config import (
     TransferConfig,
 )
 from actor_mimic.envs.make import make_envs
+from actor_mimic.envs.vector_step import closed_on_error, observation_shape
 from actor_mimic.errors import Interrupted
 from actor_mimic.learner_config import DQNConfig
 from actor_mimic.networks.q_network import QNetwork
@@ -25,12 +26,7 @@ from actor_mimic.recipes.recipe import Job, Parent, Recipe, Stage
 from actor_mimic.seeding import torch_generator
 from actor_mimic.stages.distill import DistillState
 from actor_mimic.stages.env_groups import make_task_envs
-from actor_mimic.stages.expert import (
-    expert_state,
-    fresh_network,
-    observation_shape,
-    torso_spec,
-)
+from actor_mimic.stages.expert import expert_state, fresh_network, torso_spec
 from actor_mimic.stages.lockstep import make_all_envs
 from actor_mimic.stages.multitask_dqn import MultitaskDQNState
 from actor_mimic.stages.training import LearningState
@@ -182,9 +178,11 @@ def _build(
         config = dataclasses.replace(config, learner=learner)
     if isinstance(config, MultitaskDQNConfig):
         envs = make_all_envs(config, config.learner.num_envs, compute)
-        return MultitaskDQNState(config, compute, envs)
+        with closed_on_error(envs):
+            return MultitaskDQNState(config, compute, envs)
     envs = make_task_envs(config, compute)
-    return expert_state(config, compute, envs, fresh_network(config, envs[0]))
+    with closed_on_error(envs):
+        return expert_state(config, compute, envs, fresh_network(config, envs[0]))
 
 
 def _replay_steps(asked: int, num_envs: int) -> int:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from actor_mimic.compute import Compute, Workers
 from actor_mimic.config import DistillConfig
-from actor_mimic.envs.make import closed_on_error
-from actor_mimic.envs.vector_step import VectorEnv
+from actor_mimic.envs.vector_step import VectorEnv, closed_on_error, observation_shape
 from actor_mimic.errors import ConfigError, DataError
 from actor_mimic.learners.mimic import MimicLearner, Objective, TaskBatch
 from actor_mimic.learners.optimizers import AuthorsAdam
 from actor_mimic.networks.q_network import Output
 from actor_mimic.networks.regressors import build_regressor
+from actor_mimic.networks.student import Student
 from actor_mimic.schedules import linear
 from actor_mimic.seeding import (
     generator_state,
@@ -29,7 +29,7 @@ from actor_mimic.stages.background import see_backgrounds
 from actor_mimic.stages.fidelity import gap_weights
 from actor_mimic.stages.lockstep import Lockstep, fresh_student, make_all_envs
 from actor_mimic.stages.replays import replay_layout
-from actor_mimic.stages.training import Snapshot
+from actor_mimic.stages.training import Snapshot, mean_metrics
 from actor_mimic.teachers.teacher import Teacher, joined, label_all
 
 
@@ -121,6 +121,11 @@ class DistillState:
     def updates(self) -> int:
         """Optimiser steps so far."""
         return self.learner.updates
+
+    @property
+    def acting(self) -> Student:
+        """The network as it is to be called."""
+        return self.learner.working.network
 
     def start(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Measures what the student's backgrounds are, and resets the environments."""
@@ -307,9 +312,7 @@ class DistillState:
             )
             batches = [TaskBatch(d.obs, d.label_scores, d.label_features) for d in drawn]
             updates.append(self.learner.update(batches))
-        if len(updates) < 2:
-            return updates[0] if updates else {}
-        return {name: torch.stack([m[name] for m in updates]).mean() for name in updates[0]}
+        return mean_metrics(updates)
 
 
 def _best(scores: Float[Tensor, "envs actions"]) -> Int64[np.ndarray, " envs"]:
@@ -367,6 +370,11 @@ def _check_teachers(
             raise ConfigError(
                 f"objective mse teaches values, and the teacher of {env.task} gives the logits of "
                 "a policy; take cross_entropy, kl or nll"
+            )
+        if teacher.obs_shape != observation_shape(env):
+            raise DataError(
+                f"the teacher of {env.task} reads observations of shape {teacher.obs_shape}, "
+                f"the task shows {observation_shape(env)}"
             )
         if teacher.action_names != env.action_names:
             raise DataError(

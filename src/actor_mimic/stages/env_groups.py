@@ -11,7 +11,6 @@ network rests meanwhile, and each group has games and random numbers of its own:
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
 from typing import Any
 
 from torch import Tensor
@@ -20,7 +19,12 @@ from actor_mimic.compute import Compute
 from actor_mimic.config import ExpertConfig, TransferConfig
 from actor_mimic.envs.gymnasium import TASK_PREFIX
 from actor_mimic.envs.make import make_envs
-from actor_mimic.envs.vector_step import VectorEnv, catch_up_all, close_all
+from actor_mimic.envs.vector_step import (
+    VectorEnv,
+    catch_up_all,
+    close_all,
+    closed_on_error,
+)
 from actor_mimic.errors import ConfigError
 from actor_mimic.learner_config import PQNConfig
 from actor_mimic.protocols import protocol_named
@@ -41,22 +45,18 @@ def make_task_envs(config: ExpertConfig | TransferConfig, compute: Compute) -> l
             f"env_groups must be 1 for {config.task}, got {groups}: only Atari's emulators run in "
             "threads of their own"
         )
-    with ExitStack() as made:  # closed, if something goes wrong
-        envs = [
-            made.enter_context(
-                closing(
-                    make_envs(
-                        config.task,
-                        num_envs=learner.num_envs // groups,
-                        run_seed=derive_seed(config.seed, "group", group) if group else config.seed,
-                        protocol=protocol_named(config.protocol),
-                        num_threads=max(1, compute.threads // groups),
-                    )
+    envs: list[VectorEnv] = []
+    with closed_on_error(envs):
+        for group in range(groups):
+            envs.append(
+                make_envs(
+                    config.task,
+                    num_envs=learner.num_envs // groups,
+                    run_seed=derive_seed(config.seed, "group", group) if group else config.seed,
+                    protocol=protocol_named(config.protocol),
+                    num_threads=max(1, compute.threads // groups),
                 )
             )
-            for group in range(groups)
-        ]
-        made.pop_all()
     return envs
 
 
@@ -157,8 +157,6 @@ class EnvGroups:
 
     def close(self) -> None:
         """Closes the environments, each even if another fails to."""
-        try:
-            close_all(self.rollouts)
-        finally:
-            if self._pool is not None:
-                self._pool.shutdown()
+        if self._pool is not None:
+            self._pool.shutdown()  # waits: nobody may be at an environment any more
+        close_all(self.rollouts)

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from actor_mimic.envs.make import closed_on_error, make_envs
+from actor_mimic.envs.make import make_envs
+from actor_mimic.envs.vector_step import closed_on_error
 from actor_mimic.games import human_normalised
 from actor_mimic.protocols import Protocol
 from actor_mimic.rollout import Episode, Rollout

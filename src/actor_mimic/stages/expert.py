@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from actor_mimic.compute import Compute
 from actor_mimic.config import ExpertConfig, NetworkConfig, TransferConfig
-from actor_mimic.envs.vector_step import VectorEnv
+from actor_mimic.envs.vector_step import VectorEnv, observation_shape
 from actor_mimic.exploration import spread_argmax
 from actor_mimic.learner_config import DQNConfig, PQNConfig
 from actor_mimic.learners.dqn import DQNLearner
@@ -31,14 +31,7 @@ from actor_mimic.seeding import (
 from actor_mimic.stages.background import see_backgrounds
 from actor_mimic.stages.env_groups import EnvGroups
 from actor_mimic.stages.replays import add_transition, make_replays, replay_layout
-from actor_mimic.stages.training import RecentEpisodes, Snapshot
-
-
-def observation_shape(env: VectorEnv) -> tuple[int, ...]:
-    """Shape of one observation: stacked images, or the vector alone."""
-    if len(env.frame_shape) == 1:
-        return env.frame_shape
-    return (env.stack_size, *env.frame_shape)
+from actor_mimic.stages.training import RecentEpisodes, Snapshot, mean_metrics
 
 
 def torso_spec(config: NetworkConfig, shape: tuple[int, ...]) -> TorsoSpec:
@@ -141,6 +134,11 @@ class PQNState:
     def updates(self) -> int:
         """Optimiser steps so far."""
         return self._learner.updates
+
+    @property
+    def acting(self) -> QNetwork:
+        """The network as it is to be called."""
+        return self._learner.working.network
 
     def start(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Measures what the network's background is, and resets the environments."""
@@ -271,6 +269,11 @@ class DQNState:
         """Optimiser steps so far."""
         return self._learner.updates
 
+    @property
+    def acting(self) -> QNetwork:
+        """The network as it is to be called."""
+        return self._learner.working.network
+
     def start(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Measures what the network's background is, and resets the environments."""
         see_backgrounds(self.network, self._config, self._compute.threads, stop)
@@ -285,8 +288,8 @@ class DQNState:
             self._rollout.send(self._greedy(), epsilon)
             # Updates run beside the emulators, on what the replay held before this step.
             if turn == 0 and self._replay.steps_added >= settings.learning_starts_steps:
-                for _ in range(settings.updates_per_turn):
-                    metrics |= self._update()
+                updates = [self._update() for _ in range(settings.updates_per_turn)]
+                metrics |= mean_metrics(updates)
             (transition,) = self._rollout.recv()
             add_transition(self._replay, transition)
             self.steps += self._rollout.num_envs

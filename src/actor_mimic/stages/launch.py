@@ -16,7 +16,7 @@ from actor_mimic.config import (
     MultitaskDQNConfig,
     TransferConfig,
 )
-from actor_mimic.envs.make import closed_on_error
+from actor_mimic.envs.vector_step import closed_on_error
 from actor_mimic.errors import ConfigError
 from actor_mimic.networks.student import Student
 from actor_mimic.stages.distill import DistillState

@@ -6,7 +6,6 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from actor_mimic.compute import Compute
 from actor_mimic.config import SeveralTasks
 from actor_mimic.envs.make import make_envs
-from actor_mimic.envs.vector_step import VectorEnv
+from actor_mimic.envs.vector_step import VectorEnv, closed_on_error, observation_shape
 from actor_mimic.errors import ConfigError
 from actor_mimic.networks.student import Student
 from actor_mimic.protocols import protocol_named
@@ -27,7 +26,7 @@ from actor_mimic.seeding import (
     restore_generator,
     torch_generator,
 )
-from actor_mimic.stages.expert import observation_shape, torso_spec
+from actor_mimic.stages.expert import torso_spec
 from actor_mimic.stages.replays import add_transition, make_replays
 from actor_mimic.stages.training import RecentEpisodes, Snapshot
 
@@ -137,28 +136,24 @@ def make_all_envs(config: SeveralTasks, envs_per_task: int, compute: Compute) ->
     """
     # Several games share the cores: with all threads each, they would fight for them.
     threads = max(1, compute.threads // len(config.tasks))
-    with ExitStack() as made:  # closed, if something goes wrong
-        envs = [
-            made.enter_context(
-                closing(
-                    make_envs(
-                        task,
-                        num_envs=envs_per_task,
-                        run_seed=config.seed,
-                        protocol=protocol_named(config.protocol),
-                        num_threads=threads,
-                    )
+    envs: list[VectorEnv] = []
+    with closed_on_error(envs):
+        for task in config.tasks:
+            envs.append(
+                make_envs(
+                    task,
+                    num_envs=envs_per_task,
+                    run_seed=config.seed,
+                    protocol=protocol_named(config.protocol),
+                    num_threads=threads,
                 )
             )
-            for task in config.tasks
-        ]
         shapes = {env.task: env.frame_shape for env in envs}
         if len(set(shapes.values())) > 1 and any(len(shape) > 1 for shape in shapes.values()):
             raise ConfigError(
                 "the tasks of one student must all give vectors, or all images of one shape, "
                 f"got {shapes}"
             )
-        made.pop_all()
     return envs
 
 

@@ -16,11 +16,12 @@ from actor_mimic.compute import Compute
 from actor_mimic.config import MultitaskDQNConfig
 from actor_mimic.envs.vector_step import VectorEnv
 from actor_mimic.learners.multitask_dqn import MultitaskDQNLearner
+from actor_mimic.networks.student import Student
 from actor_mimic.stages.background import see_backgrounds
 from actor_mimic.stages.expert import epsilon_at, optimizer_for
 from actor_mimic.stages.lockstep import Lockstep, fresh_student
 from actor_mimic.stages.replays import replay_layout
-from actor_mimic.stages.training import Snapshot
+from actor_mimic.stages.training import Snapshot, mean_metrics
 
 
 class MultitaskDQNState:
@@ -71,6 +72,11 @@ class MultitaskDQNState:
         """Optimiser steps so far."""
         return self._learner.updates
 
+    @property
+    def acting(self) -> Student:
+        """The network as it is to be called."""
+        return self._learner.working.network
+
     def start(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Measures what the network's backgrounds are, and resets the environments."""
         see_backgrounds(self.network, self._config, self._compute.threads, stop)
@@ -85,8 +91,8 @@ class MultitaskDQNState:
             self._games.rollout.send(self._greedy(), epsilon)
             # Updates run beside the emulators, on what the replays held before this step.
             if turn == 0 and self._games.steps_of_each >= settings.learning_starts_steps:
-                for _ in range(settings.updates_per_turn):
-                    metrics |= self._update()
+                updates = [self._update() for _ in range(settings.updates_per_turn)]
+                metrics |= mean_metrics(updates)
             self._games.receive()
         return {**metrics, "epsilon": epsilon, "learning_rate": settings.learning_rate}
 

@@ -62,7 +62,7 @@ class Session:
         manifest: what every checkpoint says of itself: kind, tasks, network, config, parents,
             protocol.
         evaluate: plays the present network.
-        stop: asked between records; the number of a signal, or None.
+        stop: asked after every advance; the number of a signal, or None.
         notice: told of damaged checkpoints, and where a run goes on from.
     """
 

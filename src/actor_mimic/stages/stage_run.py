@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from actor_mimic.compute import Compute, choose_compute
-from actor_mimic.config import Config, ScheduleConfig, to_json
+from actor_mimic.config import Config, DistillConfig, ScheduleConfig, to_json
 from actor_mimic.errors import DataError, UnavailableError
 from actor_mimic.protocols import protocol_named
 from actor_mimic.stages.evaluate import Act, TaskScores
@@ -30,7 +30,8 @@ from actor_mimic.storage.run_dir import (
 )
 from actor_mimic.storage.wandb_run import WandbRun
 
-# When things happen and where may change from call to call; what is learned may not.
+# When things happen and where may change from call to call; what is learned may not (see
+# `open_stage` for an exception).
 COMPUTE = frozenset({"compute"})
 RESUMABLE_KEYS = COMPUTE | {
     entry.name for entry in dataclasses.fields(ScheduleConfig) if "episodes" not in entry.name
@@ -135,7 +136,7 @@ def learn(
     """
     measuring = final_measuring(config, launch, run)
     tasks = list(manifest["tasks"])
-    player = player or live_player(state.network, launch.compute().workers())
+    player = player or live_player(state.acting, launch.compute().workers())
     with closing(state):
         if launch.track:
             run.follow(
@@ -221,16 +222,18 @@ def open_stage(
         launch: where it is.
         compute: where it runs, which is kept.
         stage: the name of its kind.
-        config: which must be what the run was begun with, but for `RESUMABLE_KEYS`.
+        config: which must be what the run was begun with, but for `RESUMABLE_KEYS`; where tasks
+            are weighed by what evaluations say, the interval of evaluations is not among them.
         parents: with the ``model_sha256`` of each.
     """
+    weighed = isinstance(config, DistillConfig) and config.task_weights == "gap"
     return open_run(
         launch.path,
         stage=stage,
         config=to_json(config)
         | {"parents": [parent["model_sha256"] for parent in parents]}
         | {"compute": dataclasses.asdict(compute)},
-        resumable_keys=RESUMABLE_KEYS,
+        resumable_keys=RESUMABLE_KEYS - ({"eval_every_steps"} if weighed else set()),
         command=launch.command,
     )
 

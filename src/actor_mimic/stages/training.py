@@ -7,7 +7,7 @@ the state is whole.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -57,6 +57,11 @@ class LearningState(Protocol):
     @property
     def network(self) -> QNetwork | Student:
         """The network whose weights are the result."""
+        ...
+
+    @property
+    def acting(self) -> QNetwork | Student:
+        """The same as it is to be called: see `WorkingCopy`."""
         ...
 
     def start(self, stop: Callable[[], int | None] = lambda: None) -> None:
@@ -135,6 +140,13 @@ class RecentEpisodes:
             self._scores[task].extend(state["scores"][task])
             self._lengths[task].extend(state["lengths"][task])
         self.finished = int(state["finished"])
+
+
+def mean_metrics(updates: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """What several updates said, on the mean; nothing of none."""
+    if len(updates) < 2:
+        return dict(updates[0]) if updates else {}
+    return {name: torch.stack([said[name] for said in updates]).mean() for name in updates[0]}
 
 
 def train(state: LearningState, is_due: Callable[[int, int], bool]) -> Iterator[Record]:

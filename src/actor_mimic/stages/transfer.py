@@ -8,7 +8,7 @@ is the expert stage, and the states are its states.
 import dataclasses
 
 from actor_mimic.config import NetworkConfig, TransferConfig
-from actor_mimic.envs.vector_step import VectorEnv
+from actor_mimic.envs.vector_step import VectorEnv, observation_shape
 from actor_mimic.errors import ConfigError, DataError
 from actor_mimic.learners.warm_start import TensorOrigin, warm_start, warm_start_convolutions
 from actor_mimic.networks.branched import BranchedNetwork
@@ -16,7 +16,7 @@ from actor_mimic.networks.layered import LayeredNetwork
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.student import Student
 from actor_mimic.networks.torsos import TorsoSpec
-from actor_mimic.stages.expert import fresh_network, observation_shape
+from actor_mimic.stages.expert import fresh_network
 from actor_mimic.storage.checkpoint import Checkpoint
 from actor_mimic.teachers.own import load_network
 
@@ -57,9 +57,7 @@ def transfer_network(
     """
     if parent is None:
         network = fresh_network(config, env)
-        return network, [
-            TensorOrigin(name, "fresh", rows=0) for name, _ in network.named_parameters()
-        ]
+        return network, [TensorOrigin(name, "fresh", rows=0) for name in network.state_dict()]
     if parent.network.get("vectors"):
         raise DataError(
             f"{parent.path} has an encoder for each of its tasks and none for {config.task}: "

@@ -36,8 +36,8 @@ class Record:
         step: environment steps so far.
         update: optimiser steps so far.
         values: measured values by name.
-        wall_s: seconds since this process began the stage; the one thing that differs when a run
-            is repeated.
+        wall_s: seconds that the stage has taken, in this process and those before it; the one
+            thing that differs when a run is repeated.
     """
 
     kind: str
