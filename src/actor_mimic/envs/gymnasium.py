@@ -13,10 +13,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
-from gymnasium.wrappers import GrayscaleObservation, ReshapeObservation, ResizeObservation
 from jaxtyping import Bool, Int64, Shaped, UInt8
 
 from actor_mimic.actions import task_action_names
+from actor_mimic.envs.grey_images import in_grey, is_image
 from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep, closed_on_error
 from actor_mimic.errors import (
     ActorMimicError,
@@ -27,7 +27,6 @@ from actor_mimic.errors import (
 )
 
 TASK_PREFIX = "gym:"
-IMAGE_SHAPE = (84, 84)  # as on Atari, so that every network reads both
 IMAGE_STACK = 4
 RENDER_MODE = "rgb_array"
 STEPS_PER_S = 30.0  # of an environment that does not say how fast its pictures follow
@@ -103,7 +102,7 @@ class GymnasiumEnvs:
         rate = self._envs[0].metadata.get("render_fps")
         self.steps_per_s: float = float(rate) if rate else STEPS_PER_S
         action_space, obs_space = self._envs[0].action_space, self._envs[0].observation_space
-        image = _is_image(obs_space)
+        image = is_image(obs_space)
         if not isinstance(action_space, Discrete) or not (
             isinstance(obs_space, Box) and (image or len(obs_space.shape) == 1)
         ):
@@ -254,7 +253,7 @@ class GymnasiumEnvs:
             disable_env_checker=True,  # it raises what we could not tell from a failure
             **draws,
         )
-        return _in_grey(made)
+        return in_grey(made)
 
     def _reset(
         self,
@@ -387,38 +386,3 @@ def _is_tuple(returned: object, length: int) -> bool:
 
 def _is_real(values: np.ndarray) -> bool:
     return values.dtype.kind in "biuf"
-
-
-def _is_image(space: Any) -> bool:
-    """Whether it is one of grey or RGB images in bytes."""
-    return (
-        isinstance(space, Box)
-        and space.dtype == np.uint8
-        and len(space.shape) in (2, 3)
-        and space.shape[2:] in ((), (1,), (3,))
-        and bool(np.all(space.low == 0) and np.all(space.high == 255))
-    )
-
-
-def _in_grey(env: Any) -> Any:
-    """An environment of images with grey ones of 84 x 84; any other as it is.
-
-    Raises:
-        UnavailableError: if they are of another size, and OpenCV is not installed.
-    """
-    space = env.observation_space
-    if not _is_image(space):
-        return env
-    if space.shape[2:] == (3,):
-        env = GrayscaleObservation(env)
-    elif space.shape[2:] == (1,):
-        env = ReshapeObservation(env, space.shape[:2])
-    if space.shape[:2] == IMAGE_SHAPE:
-        return env
-    try:
-        return ResizeObservation(env, IMAGE_SHAPE)
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise UnavailableError(
-            f"images of {space.shape[0]} x {space.shape[1]} are resized by OpenCV, which is not "
-            "installed; install it with: pip install 'actor-mimic[images]'"
-        ) from error
