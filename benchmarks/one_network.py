@@ -76,7 +76,7 @@ def over_stages(collection: Collection) -> str:
                 *(show_share(ratios.get(task)) for task in tasks),
                 MISSING
                 if over is None
-                else f"{over.value:.0%} {show_range(over.ci95, '{:.0%}')}".rstrip(),
+                else f"{over.value:.1%} {show_range(over.ci95, '{:.1%}')}".rstrip(),
                 *_alike(alike),
                 f"{sum(run.seconds or 0.0 for run in runs) / len(runs) / 3600:.1f}",
             ]
