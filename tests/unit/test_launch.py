@@ -75,7 +75,7 @@ def never_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"regressor": "quadratic"}, "unknown regressor"),
+        ({"regressor": "identity", "width": 0.25}, "needs equal widths"),
         ({"replay_capacity_steps": 10**13}, "GiB"),
     ],
 )
