@@ -100,9 +100,6 @@ class ProbeEnvs:
             **ends,
         )
 
-    def rest(self, which: np.ndarray) -> None:
-        raise NotImplementedError("no probe is evaluated")
-
     def state_dict(self) -> dict[str, Any]:
         raise NotImplementedError("no probe is saved")
 

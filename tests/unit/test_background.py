@@ -68,9 +68,6 @@ class Counting:
         frames = self.frames()
         return VectorStep(frames, frames, zero, zero, no, no, no, no)
 
-    def rest(self, _which: np.ndarray) -> None:
-        raise NotImplementedError
-
     def state_dict(self) -> dict:
         raise NotImplementedError
 

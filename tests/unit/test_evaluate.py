@@ -71,37 +71,6 @@ def test_short_games_are_not_favoured():
     assert scores.episodes == 64
 
 
-def test_an_environment_with_its_quota_is_not_stepped_any_more(monkeypatch):
-    made = []
-    real = make_envs
-    monkeypatch.setattr(
-        evaluate, "make_envs", lambda *a, **k: made.append(real(*a, **k)) or made[-1]
-    )
-
-    _, scores = play(50)
-
-    assert made[0]._num_steps == sum(scores.scores)  # a reward of 1 in each step
-
-
-def test_atari_games_are_the_same_however_many_step_as_one(monkeypatch):
-    def played():
-        *_, last = play_games(
-            act_randomly,
-            ["breakout"],
-            episodes=7,
-            protocol=PROTOCOLS["sticky"],
-            epsilon=1.0,
-            seed=0,
-            num_threads=2,
-        )
-        return last
-
-    expected = played()
-    for together in (1, 100):
-        monkeypatch.setattr(evaluate, "ENVS_TOGETHER", together)
-        assert played() == expected
-
-
 def test_tasks_are_played_beside_each_other_as_they_are_alone():
     tasks = [CARTPOLE, "gym:Acrobot-v1"]
 

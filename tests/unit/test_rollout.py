@@ -83,9 +83,6 @@ class Scripted:
     def load_state_dict(self, state):
         self.next_frame = state["next_frame"]
 
-    def rest(self, which):
-        raise NotImplementedError
-
     def catch_up(self):
         return iter(())
 

@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from actor_mimic.actions import ATARI_ALPHABET
-from actor_mimic.envs.emulators import Emulated, Emulators, Pictures
 from actor_mimic.envs.vector_step import EpisodeLog, Frames, VectorStep, close_all
 from actor_mimic.errors import UnavailableError, UsageError, did_you_mean
 from actor_mimic.protocols import FRAME_SKIP, FRAMES_PER_S, MAX_EPISODE_FRAMES
@@ -77,20 +76,19 @@ class AtariEnvs:
     Args:
         game: ROM name, ``pong`` or ``space_invaders``.
         num_envs: how many emulators.
-        num_threads: C++ threads that step those that step as one; never left to the library,
-            whose default takes every core for each game.
+        num_threads: C++ threads that step them; never left to the library, whose default takes
+            every core for each game.
         run_seed: with the game, the environment and the episode it gives each episode's seed.
         repeat_action_probability: sticky actions; 0 switches them off.
         max_noops: at reset, a random number of no-ops up to this, the FIRE press included.
         max_episode_frames: emulator frames after which an episode is truncated, not counting
             those of the reset.
         with_picture: also run a colour twin of the emulators in lockstep, for films.
-        envs_together: how many emulators step as one, and can only rest together; 0 is all.
 
     Raises:
         UnavailableError: if ale-py is not installed.
         UsageError: if there is no such game.
-        ValueError: if there is no environment or no thread, or ``envs_together`` is negative.
+        ValueError: if there is no environment or no thread.
     """
 
     frame_shape: tuple[int, ...] = (SCREEN_SIZE, SCREEN_SIZE)
@@ -110,7 +108,6 @@ class AtariEnvs:
         max_noops: int,
         max_episode_frames: int = MAX_EPISODE_FRAMES,
         with_picture: bool = False,
-        envs_together: int = 0,
     ) -> None:
         ale_py = _ale_py()
         games = atari_games()
@@ -118,18 +115,14 @@ class AtariEnvs:
             raise UsageError(f"unknown game {game!r}{did_you_mean(game, games)}")
         if num_envs < 1 or num_threads < 1:
             raise ValueError(f"need environments and threads, got {num_envs} and {num_threads}")
-        if envs_together < 0:
-            raise ValueError(f"envs_together must be 0 (all) or more, got {envs_together}")
-        envs_together = min(envs_together or num_envs, num_envs)
         self.task = game
         self.num_envs = num_envs
         self._max_episode_frames = max_episode_frames
         # Everything is passed: the library's defaults clip rewards and do not say so.
         settings = {
-            # As many for each group: the last one that is awake is to have all cores.
-            "num_threads": min(num_threads, envs_together),
-            # Not reached by an emulator that is awake.
-            "max_num_frames_per_episode": max_episode_frames + FRAME_SKIP,
+            "num_envs": num_envs,
+            "num_threads": min(num_threads, num_envs),
+            "max_num_frames_per_episode": max_episode_frames + FRAME_SKIP,  # never reached
             "repeat_action_probability": repeat_action_probability,
             "full_action_space": False,
             "stack_num": 1,
@@ -141,20 +134,21 @@ class AtariEnvs:
             "reward_clipping": False,
             "use_fire_reset": True,
         }
-
-        def emulators(height: int, width: int, *, grayscale: bool) -> Emulators:
-            how = settings | {"img_height": height, "img_width": width, "grayscale": grayscale}
-            return Emulators(
-                lambda count: ale_py.AtariVectorEnv(game, num_envs=count, **how),
-                num_envs,
-                envs_together,
-            )
-
-        self._twins = [emulators(SCREEN_SIZE, SCREEN_SIZE, grayscale=True)]
+        emulators = ale_py.AtariVectorEnv(
+            game, img_height=SCREEN_SIZE, img_width=SCREEN_SIZE, grayscale=True, **settings
+        )
+        self._twins = [emulators]
         self._picture: UInt8[np.ndarray, "height width 3"] | None = None
         if with_picture:
-            self._twins.append(emulators(*PICTURE_SHAPE, grayscale=False))
-        self.action_names = tuple(ale_py.Action(action).name for action in self._twins[0].actions)
+            height, width = PICTURE_SHAPE
+            self._twins.append(
+                ale_py.AtariVectorEnv(
+                    game, img_height=height, img_width=width, grayscale=False, **settings
+                )
+            )
+        self.action_names = tuple(
+            ale_py.Action(action).name for action in emulators.ale.get_action_set()
+        )
         assert set(self.action_names) <= set(ATARI_ALPHABET)
         self._log = EpisodeLog(
             num_envs,
@@ -179,13 +173,11 @@ class AtariEnvs:
 
     def recv(self) -> VectorStep:
         """Waits for the emulators, and resets those whose episode is over."""
-        final_frames, raw_reward, terminated, lives = self._recv()
+        final_frames, raw_reward, terminated, _, info = self._recv()
         # With `life_loss_info` a lost life also says "terminated"; the game is over at 0 lives,
         # in games without lives too.
-        awake = self._twins[0].awake
-        game_over = terminated & (lives == 0) & awake
-        truncated = self._log.steps * FRAME_SKIP >= self._max_episode_frames
-        truncated &= awake & ~game_over
+        game_over = terminated & (info["lives"] == 0)
+        truncated = (self._log.steps * FRAME_SKIP >= self._max_episode_frames) & ~game_over
         over = game_over | truncated
         frames = final_frames
         if over.any():
@@ -203,14 +195,8 @@ class AtariEnvs:
             failed=np.zeros_like(game_over),
         )
 
-    def rest(self, which: Bool[np.ndarray, " envs"]) -> None:
-        """Lets some environments rest for good; those that step as one, if all of them do."""
-        for twin in self._twins:
-            twin.rest(which)
-
     def state_dict(self) -> dict[str, Any]:
         """Episode counters, and the actions and resets since each seed."""
-        assert self._twins[0].awake.all(), "what rests has no state"
         return self._log.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -236,7 +222,8 @@ class AtariEnvs:
 
     def close(self) -> None:
         """Frees the emulators."""
-        close_all(self._twins)
+        twins, self._twins = self._twins, []  # each keeps threads and memory until it is let go
+        close_all(twins)
 
     def _reset(
         self,
@@ -249,21 +236,24 @@ class AtariEnvs:
         frames = np.zeros((self.num_envs, *self.frame_shape), dtype=np.uint8)
         for rows, seed in ((seeded, seeds), (plain, None)):
             if rows.any():
-                pictures = [twin.reset(rows, seed) for twin in self._twins]
-                frames[rows] = pictures[0][rows]
+                obs = [
+                    twin.reset(seed=seed, options={"reset_mask": rows})[0] for twin in self._twins
+                ]
+                frames[rows] = obs[0][rows, 0]
                 if rows[0]:
-                    self._keep_picture(pictures[-1])
+                    self._keep_picture(obs[-1])
         return frames
 
     def _send(self, actions: Int64[np.ndarray, " envs"]) -> None:
         for twin in self._twins:
             twin.send(actions)
 
-    def _recv(self) -> Emulated:
-        steps = [twin.recv() for twin in self._twins]
-        self._keep_picture(steps[-1].pictures)
-        return steps[0]
+    def _recv(self) -> tuple[Frames, Any, Any, Any, dict[str, Any]]:
+        results = [twin.recv() for twin in self._twins]
+        self._keep_picture(results[-1][0])
+        frames, *rest = results[0]
+        return frames[:, 0], *rest
 
-    def _keep_picture(self, pictures: Pictures) -> None:
+    def _keep_picture(self, obs: UInt8[np.ndarray, "..."]) -> None:
         if len(self._twins) > 1:
-            self._picture = pictures[0]
+            self._picture = obs[0, 0]

@@ -123,7 +123,6 @@ class GymnasiumEnvs:
         self._num_steps = self._num_restarts = 0  # of all environments, in this process
         self._sent: Int64[np.ndarray, " envs"] | None = None
         self._behind = False  # what the log says has yet to be played again
-        self._awake = np.ones(num_envs, dtype=bool)
 
     def reset(self) -> Frames:
         """Starts every environment's next episode.
@@ -145,9 +144,9 @@ class GymnasiumEnvs:
         assert self._sent is not None, "recv without send"
         reward = np.zeros(self.num_envs, dtype=np.float32)
         terminated, truncated, failed = np.zeros((3, self.num_envs), dtype=bool)
-        for env in map(int, np.flatnonzero(self._awake)):
+        for env, action in enumerate(self._sent):
             try:
-                returned = self._step(env, int(self._sent[env]))
+                returned = self._step(env, int(action))
             except _EnvironmentError as error:
                 self._restart(env, error)
                 truncated[env] = failed[env] = True
@@ -168,13 +167,8 @@ class GymnasiumEnvs:
             failed=failed,
         )
 
-    def rest(self, which: Bool[np.ndarray, " envs"]) -> None:
-        """Steps some environments no more."""
-        self._awake &= ~which
-
     def state_dict(self) -> dict[str, Any]:
         """Episode counters and the actions since each reset."""
-        assert self._awake.all(), "what rests has no state"
         return self._log.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -14,7 +14,6 @@ def make_envs(
     protocol: Protocol | str = "paper",
     num_threads: int = 1,
     with_picture: bool = False,
-    envs_together: int = 0,
 ) -> VectorEnv:
     """N environments of a task.
 
@@ -24,10 +23,8 @@ def make_envs(
         run_seed: every episode's seed derives from it.
         protocol: ``paper``, ``sticky`` or a `Protocol`: sticky actions and no-op starts on Atari;
             other tasks have neither.
-        num_threads: C++ threads of the emulators, as of `AtariEnvs`; other tasks run in the
-            caller's thread.
+        num_threads: C++ threads of the emulators; other tasks run in the caller's thread.
         with_picture: make `VectorEnv.picture` available.
-        envs_together: as of `AtariEnvs`; other tasks' environments rest one by one.
 
     Raises:
         UsageError: if there is no such task or protocol, or its spaces are not supported.
@@ -45,7 +42,6 @@ def make_envs(
         repeat_action_probability=protocol.repeat_action_probability,
         max_noops=protocol.max_noops,
         with_picture=with_picture,
-        envs_together=envs_together,
     )
 
 

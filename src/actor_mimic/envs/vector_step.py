@@ -74,14 +74,6 @@ class VectorEnv(Protocol):
         """Waits for the step that `send` started."""
         ...
 
-    def rest(self, which: Bool[np.ndarray, " envs"]) -> None:
-        """Lets some environments rest for good: their episodes do not end any more.
-
-        Their rows of what `recv` gives mean nothing; where it can be, they are not stepped. Not to
-        be called between `send` and `recv`. There is no state to be saved afterwards.
-        """
-        ...
-
     def state_dict(self) -> dict[str, Any]:
         """Episode counters, and actions and resets since the last seed, as lists and integers."""
         ...

@@ -22,9 +22,6 @@ from actor_mimic.seeding import derive_seed, numpy_generator
 from actor_mimic.statistics import summarise
 
 MAX_EVALUATION_ENVS = 32
-# Those that have played their quota rest once all beside them have. Fewer together, and to start
-# and to step them takes longer while all are playing.
-ENVS_TOGETHER = 5
 
 Act = Callable[[Mapping[str, Shaped[Tensor, "_ ..."]]], Mapping[str, Int64[np.ndarray, " _"]]]
 """Observations by task, on the CPU, to greedy actions, as indices into the task's own actions."""
@@ -96,7 +93,7 @@ def episode_quotas(episodes: int) -> list[int]:
 
     Fixed quotas, because taking the first games to finish, wherever they are played, would
     favour short ones. No more environments than the longest quota needs, because starting one takes
-    a tenth of a second.
+    a tenth of a second, and those that are done are emulated on until the last is.
     """
     longest = math.ceil(episodes / MAX_EVALUATION_ENVS)
     num_envs = math.ceil(episodes / longest)
@@ -128,7 +125,7 @@ def play_games(
         protocol: how games start and how noisy they are.
         epsilon: probability of a random action at each step.
         seed: of the games and of epsilon.
-        num_threads: C++ threads of the emulators, of each task and of each `ENVS_TOGETHER`.
+        num_threads: C++ threads of the emulators, of each task.
 
     Yields:
         By task the number of finished games or, once all are, its scores.
@@ -172,7 +169,6 @@ class _Games:
             run_seed=derive_seed(seed, "evaluation"),
             protocol=protocol,
             num_threads=num_threads,
-            envs_together=ENVS_TOGETHER,
         )
         self._rollout = Rollout(
             [env],
@@ -201,9 +197,9 @@ class _Games:
         self._rollout.recv()
         for episode in self._rollout.take_finished():
             row = self._played[episode.env]
-            row.append(episode)
-            self._playing[episode.env] = len(row) < self._quotas[episode.env]
-        self._rollout.envs[0].rest(~self._playing)
+            if len(row) < self._quotas[episode.env]:
+                row.append(episode)
+                self._playing[episode.env] = len(row) < self._quotas[episode.env]
         if not self._playing.any():
             games = [game for row in self._played for game in row]
             scores, lengths = zip(*((game.score, game.length) for game in games), strict=True)
