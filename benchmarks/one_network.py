@@ -105,8 +105,8 @@ def over_tasks(collection: Collection, stage: str) -> str:
                 show_share(RECALLED.get(row.task)),
             ]
         )
-    seeds = counted(len(runs), "seed")
-    return f"{_markdown(lines)}\n\nIntervals: 95 %, over {seeds if len(runs) > 1 else 'games'}."
+    over = f"{counted(len(runs), 'seed')} and their games" if len(runs) > 1 else "games"
+    return f"{_markdown(lines)}\n\nIntervals: 95 %, over {over}."
 
 
 def two_rates(constant: Run, falling: Mapping[str, Score]) -> str:

@@ -165,6 +165,31 @@ def resampled_means(
     )
 
 
+def resampled_runs(
+    runs: Sequence[Scores], *, rng: np.random.Generator, resamples: int = 10_000
+) -> tuple[Int64[np.ndarray, "runs resamples"], Float64[np.ndarray, "runs resamples"]]:
+    """Bootstrap samples of two levels: runs drawn with replacement, of each drawn one its games.
+
+    Args:
+        runs: at least one; of each the finite scores of its games, at least one.
+        rng: draws both.
+        resamples: how many samples of as many runs as there are, positive.
+
+    Returns:
+        Which run each place of a sample is of, and the mean of that place's games.
+
+    Raises:
+        ValueError: if a run has no score or one is not finite.
+    """
+    chosen = rng.integers(len(runs), size=(len(runs), resamples))
+    means = np.empty(chosen.shape)
+    for run, scores in enumerate(runs):
+        places = chosen == run
+        if places.any():
+            means[places] = resampled_means(scores, rng=rng, resamples=int(places.sum()))
+    return chosen, means
+
+
 def percentile_interval(
     statistics: Float64[np.ndarray, " resamples"], confidence: float = 0.95
 ) -> tuple[float, float]:

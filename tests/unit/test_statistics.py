@@ -8,6 +8,7 @@ from actor_mimic.statistics import (
     geometric_mean,
     interquartile_mean,
     optimality_gap,
+    resampled_runs,
     stratified_bootstrap_ci,
     summarise,
 )
@@ -150,6 +151,35 @@ def test_two_scores_by_hand():
     # Means 0, 1, 2 with probabilities 1/4, 1/2, 1/4.
     assert bootstrap_mean_ci([0.0, 2.0], seed=0) == (0.0, 2.0)
     assert bootstrap_mean_ci([0.0, 2.0], seed=0, confidence=0.4) == (1.0, 1.0)
+
+
+def test_samples_of_two_levels_draw_runs_and_then_their_games():
+    runs = [[0.0, 2.0], [10.0, 14.0, 18.0]]
+    resamples = 40_000
+
+    chosen, means = resampled_runs(runs, rng=np.random.default_rng(0), resamples=resamples)
+
+    # Each place of a sample is of either run, whatever the other place is of.
+    pairs, counts = np.unique(chosen.T, axis=0, return_counts=True)
+    assert pairs.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert counts / resamples == pytest.approx(0.25, abs=0.01)
+    first = means[chosen == 0]  # 0, 1, 2 with probabilities 1/4, 1/2, 1/4
+    assert [np.mean(first == value) for value in (0.0, 1.0, 2.0)] == pytest.approx(
+        [0.25, 0.5, 0.25], abs=0.01
+    )
+    second = means[chosen == 1]  # variance of one game 32/3, of the mean of three a third of it
+    assert second.mean() == pytest.approx(14.0, abs=0.05)
+    assert second.var() == pytest.approx(32 / 9, rel=0.03)
+    # One run drawn twice has its games drawn twice.
+    twice = means[:, (chosen == 0).all(axis=0)]
+    assert abs(np.corrcoef(twice)[0, 1]) < 0.03
+
+
+def test_a_run_that_no_sample_holds_is_no_matter():
+    chosen, means = resampled_runs([[1.0]] * 9, rng=np.random.default_rng(0), resamples=1)
+
+    assert chosen.shape == (9, 1)
+    assert means.tolist() == [[1.0]] * 9
 
 
 def test_interval_depends_on_the_seed_alone():

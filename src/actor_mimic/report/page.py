@@ -30,12 +30,13 @@ from actor_mimic.storage.durable import replace_file
 
 PAGE = "report.html"
 STUDENT_NOTE = (
-    "Raw scores, mean and 95 % bootstrap interval: of games where there is one seed, of seeds "
-    "where there are several. human: as published. random, expert: measured here or, of zoo:NAME "
-    "and its game, when it was shipped, with the same versions. of expert: (student - random) / "
-    "(expert - random). of human: the same with published random and human scores. IQM: mean of "
-    "the middle half. geometric mean: 0 % if a game is no better than 0 %. optimality gap: mean of "
-    "what scores lack to 100 %, better when small; the others: better when large."
+    "Raw scores, mean and 95 % bootstrap interval: of games where there is one seed, of seeds and "
+    "their games where there are several (IQM and the like: of seeds alone). human: as published. "
+    "random, expert: measured here or, of zoo:NAME and its game, when it was shipped, with the "
+    "same versions. of expert: (student - random) / (expert - random). of human: the same with "
+    "published random and human scores. IQM: mean of the middle half. geometric mean: 0 % if a "
+    "game is no better than 0 %. optimality gap: mean of what scores lack to 100 %, better when "
+    "small; the others: better when large."
 )
 CONTEST_NOTE = (
     "Evaluations while learning; the mean over seeds, and a band from the lowest to the highest. "

@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import numpy as np
-
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.report.aggregate import STUDENTS, Collection, Run, Score
+from actor_mimic.report.intervals import mean_interval, ratio_interval
 from actor_mimic.report.printable import printable
 from actor_mimic.report.transfers import area_ratio, contest_of, contests, origin_of, task_of
-from actor_mimic.statistics import bootstrap_mean_ci, percentile_interval, resampled_means
 from actor_mimic.storage.shipped import RANDOM
 
 MISSING = "-"
@@ -49,7 +47,7 @@ TRANSFER_HEADINGS = (
 )
 NOTE = (
     "Raw scores, mean [95 % bootstrap interval]; a row named mean is the mean over seeds, with the "
-    "interval over seeds. "
+    "interval over seeds and their games. "
     "ratio = (student - random) / (expert - random); a multitask DQN counts as a student, of the "
     "experts that taught another one the same tasks. human: 0 % is the published random play, "
     f"100 % the published human. last {LAST_EVALUATIONS} and maximum: mean of the last "
@@ -72,7 +70,7 @@ class ScoreRow:
         last_mean: of the last evaluations while it learned.
         maximum: of all of them.
         ratio: (student - random) / (expert - random); None where the expert is no better.
-        ratio_ci95: its interval: over games, or over seeds in a row of means.
+        ratio_ci95: its interval, over the games of all three; in a row of means over seeds as well.
         of_student: whether it is a student's row, scored or not.
     """
 
@@ -254,14 +252,8 @@ def _score_row(collection: Collection, run: Run, task: str) -> ScoreRow:
     if played is None or played.kind not in STUDENTS:
         return replace(row, expert=final)
     expert = collection.score_of(_teacher(collection, played, task), task, near=run)
-    return replace(
-        row,
-        expert=expert,
-        student=final,
-        ratio=_ratio(final, expert, random),
-        ratio_ci95=ratio_interval(final, expert, random),
-        of_student=True,
-    )
+    row = replace(row, expert=expert, student=final, of_student=True)
+    return replace(row, ratio=_ratio(final, expert, random), ratio_ci95=_ratio_ci95([row]))
 
 
 def _teacher(collection: Collection, student: Run, task: str) -> str:
@@ -276,19 +268,6 @@ def _ratio(student: Score | None, expert: Score | None, random: Score | None) ->
     if random is None or expert is None or student is None or expert.mean <= random.mean:
         return None
     return (student.mean - random.mean) / (expert.mean - random.mean)
-
-
-def ratio_interval(
-    student: Score | None, expert: Score | None, random: Score | None
-) -> tuple[float, float] | None:
-    """Bootstrap over the games of all three; None where their single scores were not kept."""
-    known = [score for score in (student, expert, random) if score is not None]
-    if len(known) < 3 or any(len(score.scores) < 2 for score in known):
-        return None
-    rng = np.random.default_rng(0)
-    s, e, r = (resampled_means(score.scores, rng=rng) for score in known)
-    # An expert that may be no better than random play gives no scale.
-    return percentile_interval((s - r) / (e - r)) if (e > r).all() else None
 
 
 def _while_learning(run: Run, task: str) -> tuple[float | None, float | None]:
@@ -333,7 +312,7 @@ def _mean_score_row(rows: Sequence[ScoreRow]) -> ScoreRow:
         last_mean=_mean_of_all(row.last_mean for row in rows),
         maximum=_mean_of_all(row.maximum for row in rows),
         ratio=_mean_of_all(row.ratio for row in rows),
-        ratio_ci95=_interval_of_all(row.ratio for row in rows),
+        ratio_ci95=_ratio_ci95(rows),
     )
 
 
@@ -352,17 +331,16 @@ def _mean_transfer_row(rows: Sequence[TransferRow], ratio: float | None) -> Tran
 
 
 def _mean_score(scores: Iterable[Score | None]) -> Score | None:
-    """With the interval over seeds; that of games says nothing of how seeds differ."""
+    """Over seeds; nothing, where one is missing."""
     known = list(scores)
-    mean = _mean_of_all(None if score is None else score.mean for score in known)
-    if mean is None or known[0] is None:
+    there = [score for score in known if score is not None]
+    if len(there) < len(known) or not there:
         return None
-    if all(score == known[0] for score in known):
-        return known[0]  # measured once, for every seed
-    humans = (None if score is None else score.human_normalised for score in known)
-    means = [score.mean for score in known if score is not None]
-    interval = bootstrap_mean_ci(means, seed=0)
-    return Score(mean, interval, human_normalised=_mean_of_all(humans))
+    if all(score == there[0] for score in there):
+        return there[0]  # measured once, for every seed
+    humans = _mean_of_all(score.human_normalised for score in there)
+    means = [score.mean for score in there]
+    return Score(sum(means) / len(means), mean_interval(there), human_normalised=humans)
 
 
 def _mean_of_all(values: Iterable[float | None]) -> float | None:
@@ -378,10 +356,15 @@ def _random_run(runs: Sequence[Run], run: Run) -> Run | None:
     return next((r for r in runs if not r.parents and (*contest_of(r), r.seed) == wanted), None)
 
 
-def _interval_of_all(values: Iterable[float | None]) -> tuple[float, float] | None:
-    known = list(values)
-    there = [value for value in known if value is not None]
-    return bootstrap_mean_ci(there, seed=0) if len(there) == len(known) > 1 else None
+def _ratio_ci95(rows: Sequence[ScoreRow]) -> tuple[float, float] | None:
+    """Where no seed has a figure missing."""
+    students, experts, randoms = (
+        [score for score in column if score is not None]
+        for column in zip(*((row.student, row.expert, row.random) for row in rows), strict=True)
+    )
+    if min(len(students), len(experts), len(randoms)) < len(rows):
+        return None
+    return ratio_interval(students, experts, randoms)
 
 
 def _mean(values: Sequence[float]) -> float | None:
