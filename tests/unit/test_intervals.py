@@ -67,6 +67,13 @@ def test_an_expert_of_both_seeds_is_drawn_once_for_both():
     assert interval == pytest.approx(np.quantile(twin, [0.025, 0.975]), abs=0.02)
 
 
+def test_a_wide_expert_spreads_both_seeds_alike():
+    # All three games 10 or all 30, each with probability 1/27, which is more than the tail.
+    interval = ratio_interval([Score(10.0)] * 2, [score(10.0, 20.0, 30.0)] * 2, [Score(0.0)] * 2)
+
+    assert interval == pytest.approx((1 / 3, 1.0))
+
+
 def test_each_student_is_measured_by_its_own_expert():
     # Without spread of their own: 5/10 and 18/20, whichever seeds are drawn.
     students, experts = [Score(5.0), Score(18.0)], [Score(10.0), Score(20.0)]
