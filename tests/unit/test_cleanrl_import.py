@@ -118,6 +118,13 @@ def test_what_fits_nothing_is_refused(tmp_path, state, message):
     assert not (tmp_path / "imported").exists()
 
 
+def test_there_are_no_quantiles(tmp_path):
+    torch.save(Named(cleanrl_mlp(2)).state_dict(), tmp_path / "agent.cleanrl_model")
+
+    with pytest.raises(ConfigError, match="no QR-DQN agent"):
+        imported(tmp_path, VECTOR_TASK, options=ImportOptions(VECTOR_TASK, quantiles=200))
+
+
 def test_activations_are_relu(tmp_path):
     torch.save(Named(cleanrl_mlp(2)).state_dict(), tmp_path / "agent.cleanrl_model")
 

@@ -15,7 +15,7 @@ import torch
 from foreign_agents import VECTOR_TASK, Named, cleanrl_mlp, sb3_agent
 
 from actor_mimic.compute import Compute, Workers
-from actor_mimic.config import DistillConfig, build_config
+from actor_mimic.config import DistillConfig, EvaluateConfig, build_config
 from actor_mimic.errors import (
     ConfigError,
     DataError,
@@ -31,7 +31,7 @@ from actor_mimic.report.tables import score_rows, show_mean, show_score
 from actor_mimic.report.terminal import text_table
 from actor_mimic.stages.distill import DistillState
 from actor_mimic.stages.evaluate import play_games
-from actor_mimic.stages.launch import run_distill
+from actor_mimic.stages.launch import run_distill, run_evaluate
 from actor_mimic.stages.players import load_each_once, player_of
 from actor_mimic.stages.stage_run import Launch
 from actor_mimic.stages.transfer import with_network_of
@@ -39,7 +39,7 @@ from actor_mimic.storage.checkpoint import resolve_checkpoint
 from actor_mimic.teachers.callables import is_callable_name, load_callable
 from actor_mimic.teachers.foreign import ImportOptions, import_teacher
 from actor_mimic.teachers.hub import download
-from actor_mimic.teachers.own import load_network, tasks_in_file
+from actor_mimic.teachers.own import check_plays, load_network, tasks_in_file
 from actor_mimic.teachers.player import load
 from actor_mimic.verbs.foreign import Import, check_features, import_file, teacher_argument
 
@@ -119,6 +119,78 @@ def test_a_claimed_score_stands_beside_the_measured_one(tmp_path, agent):
     assert told in text_table(tmp_path / "run")
     assert "claimed" not in show_score(row.student)
     assert "claimed" not in show_score(row.random)
+
+
+def test_what_was_claimed_is_kept_of_games_that_gave_a_temperature(tmp_path):
+    sb3_agent("DQN", "MlpPolicy", tmp_path / "agent.zip")
+    options = ImportOptions(VECTOR_TASK, claimed_score=500.0)
+    teacher = import_teacher(tmp_path / "agent.zip", tmp_path / "imported", options)
+
+    distilled(tmp_path / "run", {VECTOR_TASK: teacher}, teacher_entropy=0.5)
+
+    (row,) = score_rows(collect(tmp_path / "run"))
+    assert "(claimed 500.0, drop" in show_score(row.expert)
+
+
+def test_what_was_claimed_is_kept_by_an_evaluation(tmp_path, agent):
+    options = ImportOptions(VECTOR_TASK, claimed_score=500.0)
+    teacher = import_teacher(agent, tmp_path / "imported", options)
+    config = EvaluateConfig(episodes=2)
+
+    list(run_evaluate(config, Launch(tmp_path / "run", device="cpu", threads=1), teacher))
+
+    (kept,) = (tmp_path / "run" / "evaluations").iterdir()
+    assert json.loads(kept.read_text())["claimed_score"] == 500.0
+    assert "(claimed 500.0, drop" in text_table(tmp_path / "run")
+
+
+def test_a_run_that_could_not_begin_takes_a_corrected_configuration(tmp_path, agent):
+    run = tmp_path / "run"
+    teachers = {VECTOR_TASK: teacher_argument(str(agent), VECTOR_TASK, run)}
+    with pytest.raises(ConfigError, match="gives the logits of a policy"):
+        distilled(run, teachers, objective="mse")
+
+    _, student = distilled(run, teachers, objective="kl")
+
+    assert student.config["objective"] == "kl"
+
+
+def test_a_file_that_got_another_name_is_the_same_teacher(tmp_path, agent):
+    run = tmp_path / "run"
+    one = teacher_argument(str(agent), VECTOR_TASK, run)
+    distilled(run, {VECTOR_TASK: one})
+
+    two = teacher_argument(str(agent.rename(tmp_path / "renamed.zip")), VECTOR_TASK, run)
+
+    assert two.path == one.path
+    assert distilled(run, {VECTOR_TASK: two})[0] == []  # it is done
+
+
+def test_nothing_is_written_into_a_run_of_other_teachers(tmp_path, agent):
+    run = tmp_path / "run"
+    distilled(run, {VECTOR_TASK: teacher_argument(str(agent), VECTOR_TASK, run)})
+    before = sorted(run.rglob("*"))
+    sb3_agent("A2C", "MlpPolicy", agent, net_arch=[8])
+
+    with pytest.raises(ConfigError, match=r"was begun without .*agent\.zip as a teacher"):
+        teacher_argument(str(agent), VECTOR_TASK, run)
+    assert sorted(run.rglob("*")) == before
+
+
+def test_weights_of_a_checkpoint_are_named_by_its_directory(tmp_path, agent):
+    imported = import_teacher(agent, tmp_path / "imported", ImportOptions(VECTOR_TASK))
+
+    with pytest.raises(UsageError, match=re.escape(f"name {imported.path} instead")):
+        import_file(str(imported.path / "model.safetensors"), VECTOR_TASK, tmp_path / "again")
+
+
+def test_no_hint_names_a_strangers_module(tmp_path, agent):
+    imported = import_teacher(agent, tmp_path / "imported", ImportOptions(VECTOR_TASK))
+    imported.manifest["tasks"] = {"gym:evil:CartPole-v1": ["a", "b"], "gym:CartPole-v0": ["a"]}
+
+    with pytest.raises(DataError) as raised:
+        check_plays(imported, [VECTOR_TASK])
+    assert str(raised.value).endswith("; did you mean 'gym:CartPole-v0'?")
 
 
 def test_a_module_that_only_a_checkpoint_names_is_not_imported(tmp_path, agent):
@@ -201,10 +273,14 @@ def test_a_manifest_that_describes_no_network_is_refused(tmp_path, agent, change
 class Hub(types.ModuleType):
     """A hub of one file, in place of the library's."""
 
-    def __init__(self, path: Path, size: int | None) -> None:
+    def __init__(self, path: Path, size: int | None, *, cached: bool = False) -> None:
         super().__init__("huggingface_hub")
-        self.path, self.size = path, size
+        self.path, self.size, self.cached = path, size, cached
         self.asked: list[tuple[str, str, str]] = []
+
+    def try_to_load_from_cache(self, repo_id, filename, *, revision):
+        assert (repo_id, filename, revision) == ("a/b", "c.zip", COMMIT) or not self.cached
+        return str(self.path) if self.cached else None
 
     def hf_hub_url(self, repo_id, filename, *, revision):
         return f"{repo_id}/{filename}/{revision}"
@@ -231,6 +307,14 @@ def test_a_file_of_the_hub_is_fetched_at_its_commit(tmp_path, agent, monkeypatch
     assert hub.asked == [("sb3/a2c-CartPole-v1", "a2c-CartPole-v1.zip", COMMIT)]
     assert checkpoint.config["source"] == name
     assert checkpoint.config["layout"] == "sb3-actor-critic"
+
+
+def test_a_file_that_was_fetched_before_needs_no_network(tmp_path, monkeypatch):
+    hub = Hub(tmp_path / "kept", None, cached=True)  # a size that would be refused
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+
+    assert download(f"hf:a/b/c.zip@{COMMIT}") == tmp_path / "kept"
+    assert not hub.asked
 
 
 @pytest.mark.parametrize("size", [None, (1 << 30) + 1])
@@ -295,6 +379,9 @@ def functions(tmp_path, monkeypatch):
         "def wide(obs):\n"
         "    return torch.from_numpy(obs[:, :2] * 2), obs * 3\n"
         "wide.scores_are_logits = True\n"
+        "def greedy(obs):\n"
+        "    obs *= 0\n"
+        "    return obs[:, :2]\n"
         "def narrow(obs): return obs[:, :1]\n"
         "def broken(obs): return obs[:, :2] * np.nan\n"
         "def text(obs): return 'left'\n"
@@ -341,6 +428,16 @@ def test_a_function_without_features_teaches_scores_alone(tmp_path):
 
 
 @pytest.mark.usefixtures("functions")
+def test_what_a_function_does_in_place_is_nobody_elses_matter(tmp_path):
+    teacher = teacher_argument("my_agents:greedy", VECTOR_TASK, tmp_path / "run")
+    obs = torch.ones(3, 4)
+
+    teacher.load(CPU).label(obs)
+
+    assert (obs == 1).all()
+
+
+@pytest.mark.usefixtures("functions")
 def test_features_too_large_for_the_replay_are_refused_and_not_made_infinite(tmp_path):
     teacher = teacher_argument("my_agents:huge", VECTOR_TASK, tmp_path / "run")
 
@@ -355,7 +452,7 @@ def test_features_too_large_for_the_replay_are_refused_and_not_made_infinite(tmp
         ("my_agents:narrow", DataError, r"scores of shape \(2, 2\), got \(2, 1\)"),
         ("my_agents:broken", DataError, "finite scores"),
         ("my_agents:text", DataError, "expected scores, got 'left'"),
-        ("my_agents:failing", DataError, r"KeyError: 'key' \(.*my_agents.py, line 11\)"),
+        ("my_agents:failing", DataError, r"KeyError: 'key' \(.*my_agents.py, line 14\)"),
         ("not_python:f", UsageError, "cannot import not_python: SyntaxError"),
         ("my_agents:number", UsageError, "expected a function in my_agents, got 3"),
         ("my_agents:absent", UsageError, "got None"),

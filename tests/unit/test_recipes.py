@@ -326,6 +326,14 @@ def test_a_path_may_be_a_parent(tmp_path):
     assert parse(text).stage("warm").parent == Parent(path=tmp_path / "run", best=True)
 
 
+def test_a_file_is_no_parent(tmp_path):
+    (tmp_path / "agent.zip").write_bytes(b"PK")
+    text = RECIPE.replace('parent = "student@best"', f'parent = "{tmp_path}/agent.zip"')
+
+    with pytest.raises(ConfigError, match=r"toml:\d+: .*agent\.zip' is a file.*actor-mimic import"):
+        parse(text)
+
+
 def test_files_and_names(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(RECIPE)
@@ -423,7 +431,7 @@ def test_paper_multitask_has_the_games_of_the_paper_and_the_experts_of_the_packa
         small = QNetwork(TorsoSpec("nature", (4, 84, 84), config.network.width), 18, generator=None)
         sizes = [sum(p.numel() for p in network.parameters()) for network in (small, full)]
         assert sizes[0] / sizes[1] == pytest.approx(share, abs=0.01)
-    assert [stage.config.head for stage in baselines] == ["shared", "branched"]
+    assert [stage.config.head for stage in baselines] == ["per_task", "branched"]
     alike = {repr(dataclasses.replace(stage.config, head="shared")) for stage in baselines}
     assert len(alike) == 1
 

@@ -36,9 +36,8 @@ def scores_of(directory, task, obs):
 def from_shape(path, obs_shape):
     """The import for a task that shows something else."""
     weights = read_weights(path)
-    imported = from_sb3(
-        weights.tensors, str(path), obs_shape=obs_shape, num_actions=2, activation=None
-    )
+    known = {"num_actions": 2, "activation": None, "quantiles": None}
+    imported = from_sb3(weights.tensors, str(path), obs_shape=obs_shape, **known)
     return build(imported, str(path))
 
 
@@ -156,6 +155,7 @@ def test_observations_are_normalised_as_vecnormalize_does(tmp_path):
         {"clip": 0},
         {"epsilon": "1e-8"},
         {"extra": 1},
+        {"var": [0.0] * 4, "epsilon": 1e-100},  # zero in float32
     ],
 )
 def test_statistics_that_cannot_be_meant_are_refused(tmp_path, change):
@@ -188,6 +188,23 @@ def test_another_tasks_agent_is_refused(tmp_path, policy, task, message):
         import_teacher(tmp_path / "agent.zip", tmp_path / "imported", ImportOptions(task))
 
 
+def test_quantiles_of_an_agent_that_has_none_are_refused(tmp_path):
+    sb3_agent("DQN", "MlpPolicy", tmp_path / "agent.zip")
+    options = ImportOptions(VECTOR_TASK, quantiles=50)
+
+    with pytest.raises(ConfigError, match="is no QR-DQN agent"):
+        import_teacher(tmp_path / "agent.zip", tmp_path / "imported", options)
+
+
+def test_layers_without_a_number_of_that_library_are_told(tmp_path):
+    tensors = {"q_net.q_net.99999.weight": torch.ones(2, 4)}
+
+    with pytest.raises(DataError, match=r"expected layers q_net\.q_net\.0 and on"):
+        from_sb3(
+            tensors, "agent.zip", obs_shape=(4,), num_actions=2, activation=None, quantiles=None
+        )
+
+
 def test_quantiles_that_could_be_another_tasks_are_refused_unless_their_number_is_said(tmp_path):
     agent = sb3_agent("QRDQN", "MlpPolicy", tmp_path / "agent.zip", n_quantiles=300)
     obs = observations("MlpPolicy")
@@ -215,7 +232,7 @@ def test_an_agent_of_the_same_actions_and_other_observations_is_refused(tmp_path
 def test_layers_that_the_librarys_own_policies_have_not_are_refused(tmp_path):
     sb3_agent("PPO", "MlpPolicy", tmp_path / "agent.zip", net_arch={"pi": [8], "vf": [8]})
     tensors = read_weights(tmp_path / "agent.zip").tensors
-    known = {"obs_shape": (4,), "num_actions": 2, "activation": None}
+    known = {"obs_shape": (4,), "num_actions": 2, "activation": None, "quantiles": None}
     with pytest.raises(DataError, match=r"others beside them: norm\.weight"):
         from_sb3(tensors | {"norm.weight": torch.ones(8)}, "x", **known)
     with pytest.raises(DataError, match="for discrete actions"):

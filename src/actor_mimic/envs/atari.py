@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
+import gymnasium
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
@@ -53,6 +54,21 @@ def atari_games() -> list[str]:
     from ale_py import roms
 
     return sorted(set(roms.get_all_rom_ids()) - _WITHOUT_SINGLE_PLAYER)
+
+
+def check_game(game: str) -> None:
+    """Refuses what is no game.
+
+    Raises:
+        UsageError: with the closest name that would do.
+        UnavailableError: if ale-py is not installed.
+    """
+    games = atari_games()
+    if game in games:
+        return
+    is_other = game in gymnasium.registry
+    hint = f"; did you mean 'gym:{game}'?" if is_other else did_you_mean(game, games)
+    raise UsageError(f"unknown game {game!r}{hint}")
 
 
 @cache  # the emulator takes some 70 ms to load a ROM
@@ -110,9 +126,7 @@ class AtariEnvs:
         with_picture: bool = False,
     ) -> None:
         ale_py = _ale_py()
-        games = atari_games()
-        if game not in games:
-            raise UsageError(f"unknown game {game!r}{did_you_mean(game, games)}")
+        check_game(game)
         if num_envs < 1 or num_threads < 1:
             raise ValueError(f"need environments and threads, got {num_envs} and {num_threads}")
         self.task = game

@@ -25,8 +25,8 @@ from actor_mimic.errors import (
     UsageError,
     did_you_mean,
 )
+from actor_mimic.tasks import TASK_PREFIX
 
-TASK_PREFIX = "gym:"
 IMAGE_STACK = 4
 RENDER_MODE = "rgb_array"
 STEPS_PER_S = 30.0  # of an environment that does not say how fast its pictures follow

@@ -1,9 +1,10 @@
 """From the name of a task to its environments."""
 
 from actor_mimic.envs.atari import AtariEnvs
-from actor_mimic.envs.gymnasium import TASK_PREFIX, GymnasiumEnvs
+from actor_mimic.envs.gymnasium import GymnasiumEnvs
 from actor_mimic.envs.vector_step import VectorEnv, observation_shape
 from actor_mimic.protocols import Protocol, protocol_named
+from actor_mimic.tasks import is_atari
 
 
 def make_envs(
@@ -32,7 +33,7 @@ def make_envs(
     """
     if isinstance(protocol, str):
         protocol = protocol_named(protocol)
-    if task.startswith(TASK_PREFIX):
+    if not is_atari(task):
         return GymnasiumEnvs(task, num_envs=num_envs, run_seed=run_seed, with_picture=with_picture)
     return AtariEnvs(
         task,

@@ -33,8 +33,8 @@ from actor_mimic.recipes.recipe import (
 )
 from actor_mimic.storage.run_dir import validate_run_name
 from actor_mimic.storage.shipped import PREFIX, RANDOM, read_shipped, shipped_path
+from actor_mimic.tasks import TASK_PREFIX, names_module
 
-TASK_PREFIX = "gym:"
 KINDS = ("expert", "distill", "multitask-dqn", "transfer", "evaluate")
 TOP_KEYS = ("name", "description", "seeds", "scale", "films", "defaults", "stage")
 STAGE_KEYS = ("name", "kind", "seeds")
@@ -244,6 +244,13 @@ class RecipeReader:
             except UsageError as error:
                 self._fail(where, keys, f"stage {name!r}: {error}")
             return Parent(path=Path(wanted), best=best)
+        if Path(wanted).is_file():
+            self._fail(
+                where,
+                keys,
+                f"stage {name!r}: {wanted!r} is a file, and a recipe names checkpoints: turn it "
+                "into one with actor-mimic import",
+            )
         if "/" in wanted or Path(wanted).exists():
             return Parent(path=Path(wanted), best=best)
         self._fail(
@@ -256,8 +263,7 @@ class RecipeReader:
     def _check_tasks(self, where: str, stage: Stage) -> None:
         keys = ["task", "tasks", "teachers"]
         for task in stage.tasks:
-            # A second colon would have Gymnasium import a module of that name.
-            if not task or ":" in task.removeprefix(TASK_PREFIX):
+            if not task or names_module(task):
                 self._fail(
                     where,
                     keys,

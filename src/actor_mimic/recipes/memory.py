@@ -9,13 +9,13 @@ from actor_mimic.actions import ATARI_ALPHABET
 from actor_mimic.compute import require_memory
 from actor_mimic.config import Config, DistillConfig, EvaluateConfig, MultitaskDQNConfig
 from actor_mimic.envs.atari import AtariEnvs
-from actor_mimic.envs.gymnasium import TASK_PREFIX
 from actor_mimic.envs.make import describe_task
 from actor_mimic.learner_config import DQNConfig
 from actor_mimic.networks.torsos import SHAPES
 from actor_mimic.recipes.recipe import Job
 from actor_mimic.replay.frame_replay import FrameReplay
 from actor_mimic.storage.run_dir import is_complete
+from actor_mimic.tasks import is_atari
 
 
 def check_memory(jobs: Iterable[Job], notice: Callable[[str], None]) -> None:
@@ -69,7 +69,7 @@ def _games(tasks: Iterable[str]) -> int:
 @functools.cache
 def _shows_images(task: str) -> bool:
     """Whether it does; all images are as large as Atari's."""
-    return not task.startswith(TASK_PREFIX) or len(describe_task(task)[0]) > 1
+    return is_atari(task) or len(describe_task(task)[0]) > 1
 
 
 def _bytes(

@@ -32,6 +32,7 @@ from actor_mimic.stages.multitask_dqn import MultitaskDQNState
 from actor_mimic.stages.training import LearningState
 from actor_mimic.storage.checkpoint import find_checkpoints, resolve_checkpoint
 from actor_mimic.storage.run_dir import is_complete
+from actor_mimic.tasks import is_atari
 from actor_mimic.teachers.teacher import Teacher
 
 Learning = ExpertConfig | TransferConfig | DistillConfig | MultitaskDQNConfig
@@ -142,7 +143,7 @@ def _key(
 ) -> Hashable:
     """What the speed depends on. All Atari games count as equally fast."""
     tasks = (config.task,) if isinstance(config, ExpertConfig | TransferConfig) else config.tasks
-    worlds = tuple(task if task.startswith("gym:") else "atari" for task in tasks)
+    worlds = tuple("atari" if is_atari(task) else task for task in tasks)
     if isinstance(config, DistillConfig):
         sizes = (config.envs_per_task, config.batch_size_per_task, config.samples_per_step)
         kinds = (config.actor, config.optimizer, config.feature_weight > 0.0)

@@ -19,8 +19,7 @@ from actor_mimic.config import (
     MultitaskDQNConfig,
     TransferConfig,
 )
-from actor_mimic.envs.atari import atari_games
-from actor_mimic.envs.gymnasium import TASK_PREFIX
+from actor_mimic.envs.atari import check_game
 from actor_mimic.errors import (
     CannotCreateError,
     ConfigError,
@@ -28,7 +27,6 @@ from actor_mimic.errors import (
     StorageError,
     UnavailableError,
     UsageError,
-    did_you_mean,
 )
 from actor_mimic.progress import StageProgress
 from actor_mimic.protocols import protocol_named
@@ -54,6 +52,7 @@ from actor_mimic.storage.checkpoint import Checkpoint, resolve_checkpoint
 from actor_mimic.storage.durable import json_bytes, replace_file
 from actor_mimic.storage.records import Record
 from actor_mimic.storage.run_dir import COMPLETE, is_complete, read_run_json
+from actor_mimic.tasks import is_atari
 from actor_mimic.teachers.own import tasks_in_file
 
 HOURS_UNASKED = 12.0
@@ -240,13 +239,9 @@ def _resolve(parent: Parent, job: Job, world: _World) -> Checkpoint:
 def _check_tasks(recipe: Recipe) -> None:
     """A misspelt game in the last stage is found before the first."""
     asked = {task for stage in recipe.stages for task in stage.tasks}
-    atari = sorted(task for task in asked if not task.startswith(TASK_PREFIX))
-    if not atari:
-        return
-    known = atari_games()
-    for task in atari:
-        if task not in known:
-            raise UsageError(f"unknown game {task!r}{did_you_mean(task, known)}")
+    for task in sorted(asked):
+        if is_atari(task):
+            check_game(task)
 
 
 def _check_paths(recipe: Recipe) -> None:

@@ -23,6 +23,7 @@ from actor_mimic.report.tables import (
 )
 from actor_mimic.report.transfers import Arm, Contest
 from actor_mimic.storage.shipped import RANDOM
+from actor_mimic.tasks import is_atari
 
 MAX_PANELS = 64  # a page of more curves would be too large to open
 
@@ -189,7 +190,7 @@ def roles(collection: Collection, contest: Contest) -> dict[str, str]:
 def run_cells(run: Run) -> tuple[str, ...]:
     """One row of the table of stages."""
     took = MISSING if run.seconds is None else str(timedelta(seconds=round(run.seconds)))
-    frames = run.steps * FRAME_SKIP if all(not t.startswith("gym:") for t in run.tasks) else None
+    frames = run.steps * FRAME_SKIP if all(is_atari(t) for t in run.tasks) else None
     return (
         run.name,
         str(run.seed),
@@ -254,7 +255,7 @@ def _threshold_cell(arm: Arm, contest: Contest) -> Cell:
     if arm.threshold_steps is None:
         return Cell(MISSING if contest.threshold is None or arm.curve is None else "not reached")
     steps = arm.threshold_steps
-    note = "" if contest.task.startswith("gym:") else f"{steps * FRAME_SKIP:,.0f} frames"
+    note = f"{steps * FRAME_SKIP:,.0f} frames" if is_atari(contest.task) else ""
     return Cell(f"{steps:,.0f}", note, f"{steps}")
 
 

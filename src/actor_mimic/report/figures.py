@@ -19,6 +19,7 @@ from actor_mimic.report.style import (
 )
 from actor_mimic.report.tables import ScoreRow, show_share
 from actor_mimic.report.transfers import Arm, Contest
+from actor_mimic.tasks import is_atari
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,9 +96,10 @@ def curve_panel(
         final: score after the last step, from more games.
         human: raw score of published human play; drawn where it is near.
     """
-    with drawing(
-        PANEL, 2.35, left=58, right=14, top=26, bottom=40 if _has_frames(task) else 28
-    ) as (figure, axes):
+    with drawing(PANEL, 2.35, left=58, right=14, top=26, bottom=40 if is_atari(task) else 28) as (
+        figure,
+        axes,
+    ):
         if expert is not None:
             axes.axhline(expert.mean, color=colour("expert"), linewidth=1.4)
             if expert.ci95 is not None:
@@ -130,7 +132,7 @@ def contest_figure(contest: Contest, roles: Mapping[str, str]) -> str:
         roles: by the arms' names.
     """
     with drawing(
-        WIDE, 3.3, left=58, right=14, top=12, bottom=40 if _has_frames(contest.task) else 28
+        WIDE, 3.3, left=58, right=14, top=12, bottom=40 if is_atari(contest.task) else 28
     ) as (figure, axes):
         if contest.random is not None:
             axes.axhline(
@@ -283,7 +285,7 @@ def _step_axes(axes: "Axes", task: str) -> None:
         lambda value, _: _short(value) if abs(value) >= 1e4 else _plain(value)
     )
     _under(axes, "steps", 0.0, STEPS_DOWN, left=True)
-    if _has_frames(task):
+    if is_atari(task):
         _under(axes, "frames", 0.0, FRAMES_DOWN, left=True)
         for step in axes.get_xticks():
             if step <= axes.get_xlim()[1]:
@@ -314,10 +316,6 @@ def _few() -> "Locator":
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(FEW_TICKS, steps=[1, 2, 2.5, 5, 10])
-
-
-def _has_frames(task: str) -> bool:
-    return not task.startswith("gym:")
 
 
 def _on_expert_scale(score: float | None, row: ScoreRow) -> float | None:

@@ -213,8 +213,9 @@ def _refusal(over: OverGames) -> list[str]:
         return []
     allow = " ".join(over.missing)
     return [
-        f"{over.scale}-normalised, {over.who} of {over.stage}: no figure of "
-        f"{', '.join(over.missing)} (to do without: --allow-missing {allow})"
+        f"{over.scale}-normalised, {over.who} of {over.stage}: not shown, because of "
+        f"{', '.join(over.missing)}: not measured, or no scale, as of an expert that is no better "
+        f"than random play (to do without: --allow-missing {allow})"
     ]
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from actor_mimic.compute import Compute
 from actor_mimic.config import ExpertConfig, TransferConfig
-from actor_mimic.envs.gymnasium import TASK_PREFIX
 from actor_mimic.envs.make import make_envs
 from actor_mimic.envs.vector_step import (
     VectorEnv,
@@ -30,6 +29,7 @@ from actor_mimic.learner_config import PQNConfig
 from actor_mimic.protocols import protocol_named
 from actor_mimic.rollout import Episode, Rollout
 from actor_mimic.seeding import derive_seed
+from actor_mimic.tasks import is_atari
 
 
 def make_task_envs(config: ExpertConfig | TransferConfig, compute: Compute) -> list[VectorEnv]:
@@ -40,7 +40,7 @@ def make_task_envs(config: ExpertConfig | TransferConfig, compute: Compute) -> l
     """
     learner = config.learner
     groups = learner.env_groups if isinstance(learner, PQNConfig) else 1
-    if groups > 1 and config.task.startswith(TASK_PREFIX):
+    if groups > 1 and not is_atari(config.task):
         raise ConfigError(
             f"env_groups must be 1 for {config.task}, got {groups}: only Atari's emulators run in "
             "threads of their own"

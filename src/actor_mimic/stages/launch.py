@@ -25,7 +25,7 @@ from actor_mimic.stages.evaluate import mean_score
 from actor_mimic.stages.expert import expert_state, fresh_network
 from actor_mimic.stages.fidelity import Fidelity
 from actor_mimic.stages.lockstep import make_all_envs
-from actor_mimic.stages.measure import measure, score_values
+from actor_mimic.stages.measure import claimed_score, measure, score_values
 from actor_mimic.stages.multitask_dqn import MultitaskDQNState
 from actor_mimic.stages.players import load_each_once, player_when_asked
 from actor_mimic.stages.references import References
@@ -212,7 +212,8 @@ def run_evaluate(
         compute.start()
         measuring = measuring_for(config.protocol, config.episodes, config.seed, launch, run)
         act = player_when_asked(checkpoint, tasks, compute)
-        scores = measure(act, sha256, tasks, measuring)
+        claimed = None if checkpoint is None else claimed_score(checkpoint)
+        scores = measure(act, sha256, tasks, measuring, claimed=claimed)
         values = {k: v for task, s in scores.items() for k, v in score_values(task, s).items()}
         elapsed_s = time.monotonic() - started
         record = Record("final", 0, 0, values, elapsed_s)

@@ -16,7 +16,12 @@ from actor_mimic.errors import DataError, StorageError
 from actor_mimic.stages.distill import DistillState
 from actor_mimic.stages.evaluate import expert_normalised
 from actor_mimic.stages.fidelity import remaining_gaps
-from actor_mimic.stages.measure import Measuring, measure, measure_references
+from actor_mimic.stages.measure import (
+    Measuring,
+    claimed_score,
+    measure,
+    measure_references,
+)
 from actor_mimic.stages.players import best_actions
 from actor_mimic.storage.durable import json_bytes, replace_file
 from actor_mimic.storage.records import Record
@@ -152,7 +157,14 @@ def _scores_in_games(
         heard.append(said.scores.float().cpu())
         return best_actions({teacher.task: said})
 
-    measure(act, teacher.model_sha256, [teacher.task], measuring, also_look_in=source.run)
+    measure(
+        act,
+        teacher.model_sha256,
+        [teacher.task],
+        measuring,
+        also_look_in=source.run,
+        claimed=claimed_score(source),
+    )
     if not heard:  # its figure was known: the same games are played again for the scores
         dict(measuring.play(act, [teacher.task], measuring.episodes))
     return torch.cat(heard)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 
 from actor_mimic.compute import Compute, require_memory
 from actor_mimic.config import Config, DistillConfig, SeveralTasks, to_json
-from actor_mimic.envs.gymnasium import TASK_PREFIX
 from actor_mimic.envs.make import describe_task
 from actor_mimic.errors import ConfigError
 from actor_mimic.learner_config import PQNConfig
@@ -14,6 +13,7 @@ from actor_mimic.stages.expert import torso_spec
 from actor_mimic.stages.session import KEEP_LAST
 from actor_mimic.stages.training import LearningState
 from actor_mimic.storage.run_dir import RunDir
+from actor_mimic.tasks import is_atari
 
 # Beside the weights, a checkpoint has two moments of each and, of a DQN, a second network.
 COPIES_OF_WEIGHTS = 4
@@ -40,7 +40,7 @@ def foresee_memory(config: Config, compute: Compute) -> None:
 def _emulators(config: Config) -> tuple[str, int]:
     """The setting that says how many Atari emulators there are to be, and how many that is."""
     tasks = config.tasks if isinstance(config, SeveralTasks) else (config.task,)
-    atari = sum(not task.startswith(TASK_PREFIX) for task in tasks)
+    atari = sum(is_atari(task) for task in tasks)
     if isinstance(config, DistillConfig):
         return "envs_per_task", config.envs_per_task * atari
     return "num_envs", config.learner.num_envs * atari

@@ -7,6 +7,7 @@
         records.jsonl     what was seen, line by line
         progress.csv      the same as a table, and events.out.tfevents.* for TensorBoard
         checkpoints/      what it goes on from
+        teachers/         foreign files that teach, as checkpoints
         best.json         which checkpoint was evaluated best
         evaluations/      scores, by the hash of the model
         films/            what was filmed, and who played in it
@@ -60,6 +61,7 @@ RUN = "run.json"
 COMPLETE = "complete.json"
 RECORDS = "records.jsonl"
 LOCK = ".lock"
+TEACHERS = "teachers"
 MAX_JSON_BYTES = 64 << 20
 
 _PACKAGES = ("actor-mimic", "torch", "numpy", "gymnasium", "ale-py", "safetensors")
@@ -204,8 +206,8 @@ class RunDir:
         self.close()
 
     def _is_empty(self) -> bool:
-        """Whether there is nothing but what `open_run` makes."""
-        made = {LOCK, RUN, self.checkpoints.name}
+        """Whether there is nothing but what `open_run` makes, and imports, which stay of use."""
+        made = {LOCK, RUN, TEACHERS, self.checkpoints.name}
         return made.issuperset(os.listdir(self.path)) and not os.listdir(self.checkpoints)
 
     def _file(self, name: str) -> Path:

@@ -155,7 +155,8 @@ def _ask(teacher: CallableTeacher, obs: Tensor) -> Output:
 
 def _call(teacher: CallableTeacher, obs: Tensor) -> Any:
     try:
-        return teacher.function(obs.cpu().numpy())
+        # A copy: what the function does to it in place must not change what the student sees.
+        return teacher.function(obs.cpu().numpy().copy())
     except Exception as error:
         raise DataError(f"{teacher.name}: the function failed: {_told(error)}") from error
 

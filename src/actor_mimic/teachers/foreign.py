@@ -25,7 +25,7 @@ from actor_mimic.storage.run_dir import installed_versions
 from actor_mimic.teachers.cleanrl import from_cleanrl
 from actor_mimic.teachers.layout import Imported
 from actor_mimic.teachers.own import load_tensors
-from actor_mimic.teachers.sb3 import QUANTILES, from_sb3
+from actor_mimic.teachers.sb3 import from_sb3
 from actor_mimic.teachers.weights import ForeignWeights, read_weights
 
 KIND = "import"
@@ -41,14 +41,14 @@ class ImportOptions:
         activation: of the hidden layers of an agent of Stable-Baselines3; None for its default.
         obs_stats: a JSON file with the observations' ``mean`` and ``var`` (lists), ``epsilon`` and
             ``clip`` (numbers), by which the agent's observations were normalised.
-        quantiles: of each action of a QR-DQN agent.
+        quantiles: of each action of a QR-DQN agent; None for its library's default.
         claimed_score: what its author says that it scores.
     """
 
     task: str
     activation: str | None = None
     obs_stats: Path | None = None
-    quantiles: int = QUANTILES
+    quantiles: int | None = None
     claimed_score: float | None = None
 
 
@@ -118,7 +118,7 @@ def _recognise(
     activation = options.activation
     if activation is not None:
         check_choice("activation", activation, ACTIVATIONS)
-    if options.quantiles < 1:
+    if options.quantiles is not None and options.quantiles < 1:
         raise ConfigError(f"quantiles must be at least 1, got {options.quantiles}")
     try:
         if weights.kind == "sb3" or not any(n.startswith("network.") for n in weights.tensors):
@@ -132,6 +132,8 @@ def _recognise(
             )
         if activation is not None:
             raise ConfigError(f"activation = {activation}: the layers of CleanRL all have relu")
+        if options.quantiles is not None:
+            raise ConfigError(f"quantiles = {options.quantiles}: {source} is no QR-DQN agent")
         return from_cleanrl(weights.tensors, source, obs_shape=obs_shape, num_actions=num_actions)
     except ValueError as error:
         raise DataError(f"{source}: {error}") from error
@@ -153,11 +155,11 @@ def _normalised(imported: Imported, obs_stats: Path | None) -> Imported:
     mean, var, epsilon, clip = numbers
     if not bool((var + epsilon > 0).all()) or not float(clip) > 0:
         raise DataError(f"{obs_stats}: expected a positive var + epsilon and a positive clip")
+    deviation = (var + epsilon).sqrt().float()
+    if not bool((deviation > 0).all()):
+        raise DataError(f"{obs_stats}: expected deviations that float32 can hold, got {deviation}")
     fields = imported.spec.to_json() | {"clip": float(clip)}
-    tensors = imported.tensors | {
-        "obs_mean": mean.float(),
-        "obs_deviation": (var + epsilon).sqrt().float(),
-    }
+    tensors = imported.tensors | {"obs_mean": mean.float(), "obs_deviation": deviation}
     return Imported(imported.layout, type(imported.spec).from_json(fields), tensors)
 
 
@@ -192,8 +194,13 @@ def _written_before(directory: Path, manifest: Mapping[str, Any]) -> Checkpoint 
             raise CannotCreateError(f"{directory}: expected no such directory, got {others[:5]}")
         return None
     checkpoint = resolve_checkpoint(directory)
-    if any(checkpoint.manifest.get(key) != value for key, value in manifest.items()):
+    if any(_unnamed(checkpoint.manifest.get(key)) != _unnamed(manifest[key]) for key in manifest):
         raise CannotCreateError(
             f"{directory} holds another import or a run; choose another directory"
         )
     return checkpoint
+
+
+def _unnamed(entry: Any) -> Any:
+    """Part of a manifest without the file's name: its hash says which file it is."""
+    return {**entry, "source": None} if isinstance(entry, dict) and "source" in entry else entry

@@ -49,6 +49,9 @@ def download(name: str) -> Path:
         "filename": match["file"],
         "revision": match["at"],
     }
+    cached = huggingface_hub.try_to_load_from_cache(**where)
+    if isinstance(cached, str):  # of one commit, so it is still that file; no network is needed
+        return Path(cached)
     try:
         url = huggingface_hub.hf_hub_url(**where)
         size = huggingface_hub.get_hf_file_metadata(url).size

@@ -7,7 +7,6 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from actor_mimic.compute import Compute
-from actor_mimic.envs.gymnasium import TASK_PREFIX
 from actor_mimic.envs.make import describe_task
 from actor_mimic.errors import ConfigError, DataError, did_you_mean
 from actor_mimic.networks.layered import LayeredNetwork
@@ -15,6 +14,7 @@ from actor_mimic.networks.q_network import Output, QNetwork
 from actor_mimic.networks.student import Student
 from actor_mimic.networks.working_copy import lower
 from actor_mimic.storage.checkpoint import Checkpoint
+from actor_mimic.tasks import names_module
 from actor_mimic.teachers.teacher import Teacher
 
 Network = QNetwork | Student | LayeredNetwork
@@ -96,10 +96,15 @@ def check_plays(checkpoint: Checkpoint, tasks: Iterable[str]) -> None:
     """
     for task in tasks:
         if task not in checkpoint.tasks:
-            raise DataError(
-                f"{checkpoint.name} plays {', '.join(checkpoint.tasks)}, not {task}"
-                f"{did_you_mean(task, checkpoint.tasks)}"
-            )
+            raise DataError(not_played(checkpoint.name, checkpoint.tasks, task))
+
+
+def not_played(name: str, tasks: Iterable[str], task: str) -> str:
+    """What is said to who asks somebody for a task that is none of theirs."""
+    tasks = tuple(tasks)
+    # A hint is taken, and a stranger's file must not have a module imported that way either.
+    safe = [known for known in tasks if not names_module(known)]
+    return f"{name} plays {', '.join(tasks)}, not {task!r}{did_you_mean(task, safe)}"
 
 
 def tasks_in_file(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -109,7 +114,7 @@ def tasks_in_file(checkpoint: Checkpoint) -> tuple[str, ...]:
         DataError: if Gymnasium would import a module that the file names.
     """
     for task in checkpoint.tasks:
-        if ":" in task.removeprefix(TASK_PREFIX):
+        if names_module(task):
             raise DataError(
                 f"{checkpoint.path} plays {task}, whose module would be imported: if you know it, "
                 "name the task yourself"

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from torch import Tensor
 
-from actor_mimic.errors import DataError
+from actor_mimic.errors import ConfigError, DataError
 from actor_mimic.networks.layered import LayeredSpec
 from actor_mimic.teachers.layout import Imported, Parts, by_action
 
@@ -27,7 +27,7 @@ def from_sb3(
     obs_shape: tuple[int, ...],
     num_actions: int,
     activation: str | None,
-    quantiles: int = QUANTILES,
+    quantiles: int | None,
 ) -> Imported:
     """A policy of Stable-Baselines3 as a network of ours.
 
@@ -37,19 +37,22 @@ def from_sb3(
         obs_shape: what the task shows.
         num_actions: what it can be asked to do.
         activation: of the hidden layers; None for the library's default.
-        quantiles: of each action, if it is QR-DQN. Its file does not say: 400 outputs may be 200
-            quantiles of two actions, or 100 of four.
+        quantiles: of each action, if it is QR-DQN; None for the library's default. Its file does
+            not say: 400 outputs may be 200 quantiles of two actions, or 100 of four.
 
     Raises:
+        ConfigError: if it has no quantiles, and a number of them was given.
         DataError: if it is another algorithm's, or has layers that the library's own policies
             have not.
     """
     parts = Parts(tensors, source)
+    if quantiles is not None and not parts.has("quantile_net."):
+        raise ConfigError(f"quantiles = {quantiles}: {source} is no QR-DQN agent")
     if "action_net.weight" in tensors and "log_std" not in tensors:
         return _actor_critic(parts, source, obs_shape, num_actions, activation or "tanh")
     for layout, net in _VALUE_NETS.items():
         if parts.has(f"{net}.{net}."):
-            bins = quantiles if layout == "sb3-qrdqn" else 1
+            bins = (quantiles or QUANTILES) if layout == "sb3-qrdqn" else 1
             return _value_net(parts, layout, source, obs_shape, num_actions, bins, activation)
     raise DataError(
         f"{source}: expected tensors named {_EXPECTED}, for discrete actions, got "
@@ -69,7 +72,10 @@ def _value_net(
     net = _VALUE_NETS[layout]
     parts.drop(f"{net}_target.")
     _add_extractor(parts, f"{net}.features_extractor.")
-    *hidden, last = parts.indices(f"{net}.{net}.")
+    indices = parts.indices(f"{net}.{net}.")
+    if not indices:
+        raise DataError(f"{source}: expected layers {net}.{net}.0 and on, got none with a number")
+    *hidden, last = indices
     for index in hidden:
         parts.add_linear(f"{net}.{net}.{index}", activation or "relu")
     head = {part: parts.take(f"{net}.{net}.{last}.{part}", n) for part, n in _HEAD}

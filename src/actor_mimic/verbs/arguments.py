@@ -177,15 +177,13 @@ def check_task(task: str, checkpoint: "Checkpoint | None") -> None:
     """
     if checkpoint is not None:
         if task not in checkpoint.tasks:
-            raise UsageError(
-                f"{checkpoint.name} plays {', '.join(checkpoint.tasks)}, not {task!r}"
-                f"{did_you_mean(task, checkpoint.tasks)}"
-            )
+            from actor_mimic.teachers.own import not_played
+
+            raise UsageError(not_played(checkpoint.name, checkpoint.tasks, task))
         return
-    from actor_mimic.envs.gymnasium import TASK_PREFIX
+    from actor_mimic.tasks import is_atari
 
-    if not task.startswith(TASK_PREFIX):
-        from actor_mimic.envs.atari import atari_games
+    if is_atari(task):
+        from actor_mimic.envs.atari import check_game
 
-        if task not in atari_games():
-            raise UsageError(f"unknown game {task!r}{did_you_mean(task, atari_games())}")
+        check_game(task)

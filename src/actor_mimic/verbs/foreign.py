@@ -16,9 +16,10 @@ import tyro
 from tyro.conf import Positional
 
 from actor_mimic.errors import ConfigError, UsageError
+from actor_mimic.storage.manifest import MANIFEST
 from actor_mimic.verbs.arguments import (
-    Number,
     OptionalActivation,
+    OptionalNumber,
     OptionalPath,
     Quiet,
     Switch,
@@ -54,8 +55,8 @@ class Import:
     """Of the hidden layers. Left out: relu for DQN and QR-DQN, tanh for PPO and A2C."""
     obs_stats: OptionalPath = None
     """JSON with mean, var, epsilon and clip, if observations were normalised (VecNormalize)."""
-    quantiles: Number = 200
-    """Of each action, if it is a QR-DQN agent: its file does not say how many."""
+    quantiles: OptionalNumber = None
+    """Of each action, if it is a QR-DQN agent, whose file does not say. Left out: 200."""
     claimed_score: Annotated[
         float | None, tyro.conf.arg(metavar="SCORE", help_behavior_hint="")
     ] = None
@@ -109,6 +110,8 @@ def import_file(
         raise UsageError(f"{name}: expected a file to import, got {came}")
     # A link that the user named is followed; what it leads to is a file like any other.
     path = path.resolve()
+    if (path.parent / MANIFEST).is_file():
+        raise UsageError(f"{name} is part of a checkpoint of ours: name {path.parent} instead")
     # Before PyTorch is loaded, which takes seconds and most of the code that could go wrong.
     open_foreign(path)
     from actor_mimic.teachers.foreign import ImportOptions, import_teacher
@@ -123,13 +126,19 @@ def teacher_argument(name: str, task: str, run_dir: Path) -> "TeacherSource":
     an unfinished run finds the same import there.
 
     Raises:
+        ConfigError: if the run was begun without that file: nothing is written into such a one.
         ActorMimicError: as `checkpoint_argument`, `import_file` and `load_callable`.
     """
     if name.startswith(HUB) or Path(name).is_file():
-        from actor_mimic.storage.run_dir import slug
+        from actor_mimic.storage.run_dir import RUN, TEACHERS, slug
 
-        home = f"{slug(task)[:60]}-{_digest(name)[:16]}"
-        return import_file(name, task, run_dir / "teachers" / home)
+        home = run_dir / TEACHERS / f"{slug(task)[:60]}-{_digest(name)[:16]}"
+        if os.path.lexists(run_dir / RUN) and not home.exists():
+            raise ConfigError(
+                f"{run_dir} was begun without {name} as a teacher of {task}: {home} is not there; "
+                "choose another directory"
+            )
+        return import_file(name, task, home)
     if not os.path.lexists(name):
         from actor_mimic.teachers.callables import is_callable_name, load_callable
 

@@ -12,7 +12,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from actor_mimic.config import NETWORK_SETTINGS, DistillConfig, TransferConfig, to_json
-from actor_mimic.errors import ConfigError, DataError, UsageError, did_you_mean
+from actor_mimic.errors import ConfigError, DataError, UsageError
 from actor_mimic.presets import DEFAULT_PRESET
 from actor_mimic.verbs.arguments import (
     CheckpointName,
@@ -130,13 +130,12 @@ class Distill:
             return print_config(settings, path, self.common, None)
         check_foreign(named.values())
         checkpoints = {t: teacher_argument(where, t, path) for t, where in named.items()}
+        from actor_mimic.teachers.own import not_played
+
         for task, checkpoint in checkpoints.items():
             if task not in checkpoint.tasks:
                 # Before a run directory is made for what can never begin.
-                raise DataError(
-                    f"{checkpoint.name} plays {', '.join(checkpoint.tasks)}, not {task}"
-                    f"{did_you_mean(task, checkpoint.tasks)}"
-                )
+                raise DataError(not_played(checkpoint.name, checkpoint.tasks, task))
         check_features(checkpoints, config.feature_weight)
         from actor_mimic.stages.launch import run_distill
 
