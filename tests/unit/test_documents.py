@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import inspect
 import operator
 import re
 import tomllib
@@ -109,6 +110,19 @@ def test_a_link_to_code_names_what_its_file_defines(page):
         found = operator.attrgetter(name)(module)
         where = getattr(found, "__module__", module.__name__)
         assert where == module.__name__, f"{name} is defined in {where}"
+
+
+def test_the_derivations_show_lines_of_the_functions_that_they_name():
+    text = (ROOT / "docs/method.md").read_text()
+    shown = re.findall(r"\[`([\w.]+)`\]\(\.\./src/(actor_mimic/[\w/]+)\.py\):\s+`([^`]+)`", text)
+    assert {name for name, _, _ in shown} == {
+        *("softened_policy", "policy_regression_loss", "policy_divergence", "best_action_loss"),
+        *("score_regression_loss", "feature_regression_loss", "normalised_features"),
+        *("MimicLearner.update", "gradient_step", "td_targets", "td_loss"),
+    }
+    for name, path, line in shown:
+        found = operator.attrgetter(name)(importlib.import_module(path.replace("/", ".")))
+        assert line in inspect.getsource(found), line
 
 
 def test_the_derivations_name_settings_that_exist():

@@ -196,7 +196,7 @@ def test_quantiles_of_an_agent_that_has_none_are_refused(tmp_path):
         import_teacher(tmp_path / "agent.zip", tmp_path / "imported", options)
 
 
-def test_layers_without_a_number_of_that_library_are_told(tmp_path):
+def test_layers_without_a_number_of_that_library_are_told():
     tensors = {"q_net.q_net.99999.weight": torch.ones(2, 4)}
 
     with pytest.raises(DataError, match=r"expected layers q_net\.q_net\.0 and on"):
