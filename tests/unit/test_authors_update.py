@@ -18,7 +18,7 @@ from actor_mimic.learners.optimizers import AuthorsAdam
 from actor_mimic.networks.regressors import build_regressor
 from actor_mimic.networks.student import Student
 from actor_mimic.networks.torsos import TorsoSpec
-from actor_mimic.stages.distill import _make_optimizer
+from actor_mimic.stages.configured import student_optimizer
 
 TASKS = {"left": ("NOOP", "FIRE", "LEFT"), "up": ("NOOP", "UP")}
 EXAMPLES, INPUTS, TEACHER_FEATURES = 8, 4, 5
@@ -45,7 +45,7 @@ def make_learner() -> MimicLearner:
     return MimicLearner(
         student,
         regressors,
-        _make_optimizer(config, [*student.parameters(), *regressors.parameters()]),
+        student_optimizer(config, [*student.parameters(), *regressors.parameters()]),
         objective=Objective(
             config.objective,
             (config.temperature,) * 2,

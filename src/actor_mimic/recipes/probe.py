@@ -24,9 +24,10 @@ from actor_mimic.networks.working_copy import lower
 from actor_mimic.protocols import protocol_named
 from actor_mimic.recipes.recipe import Job, Parent, Recipe, Stage
 from actor_mimic.seeding import torch_generator
+from actor_mimic.stages.configured import torso_spec
 from actor_mimic.stages.distill import DistillState
 from actor_mimic.stages.env_groups import make_task_envs
-from actor_mimic.stages.expert import expert_state, fresh_network, torso_spec
+from actor_mimic.stages.expert import expert_state, fresh_network
 from actor_mimic.stages.lockstep import make_all_envs
 from actor_mimic.stages.multitask_dqn import MultitaskDQNState
 from actor_mimic.stages.training import LearningState

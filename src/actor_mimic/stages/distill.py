@@ -14,7 +14,6 @@ from actor_mimic.config import DistillConfig
 from actor_mimic.envs.vector_step import VectorEnv, closed_on_error, observation_shape
 from actor_mimic.errors import ConfigError, DataError
 from actor_mimic.learners.mimic import MimicLearner, Objective, TaskBatch
-from actor_mimic.learners.optimizers import AuthorsAdam
 from actor_mimic.networks.q_network import Output
 from actor_mimic.networks.regressors import build_regressor
 from actor_mimic.networks.student import Student
@@ -26,6 +25,7 @@ from actor_mimic.seeding import (
     torch_generator,
 )
 from actor_mimic.stages.background import see_backgrounds
+from actor_mimic.stages.configured import student_optimizer
 from actor_mimic.stages.fidelity import gap_weights
 from actor_mimic.stages.lockstep import Lockstep, fresh_student, make_all_envs
 from actor_mimic.stages.replays import replay_layout
@@ -85,7 +85,7 @@ class DistillState:
             self.learner = MimicLearner(
                 self.network,
                 self._regressors,
-                _make_optimizer(
+                student_optimizer(
                     config, [*self.network.parameters(), *self._regressors.parameters()]
                 ),
                 objective=_objective(config, teachers),
@@ -352,14 +352,6 @@ def _objective(config: DistillConfig, teachers: Sequence[Teacher]) -> Objective:
         feature_target=config.feature_target,
         summed=config.reduction == "sum",
     )
-
-
-def _make_optimizer(
-    config: DistillConfig, parameters: Sequence[nn.Parameter]
-) -> torch.optim.Optimizer:
-    if config.optimizer == "authors_adam":
-        return AuthorsAdam(parameters, learning_rate=config.learning_rate)
-    return torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
 
 
 def _check_teachers(

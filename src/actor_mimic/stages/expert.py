@@ -7,18 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from actor_mimic.compute import Compute
-from actor_mimic.config import ExpertConfig, NetworkConfig, TransferConfig
+from actor_mimic.config import ExpertConfig, TransferConfig
 from actor_mimic.envs.vector_step import VectorEnv, observation_shape
 from actor_mimic.exploration import spread_argmax
 from actor_mimic.learner_config import DQNConfig, PQNConfig
 from actor_mimic.learners.dqn import DQNLearner
-from actor_mimic.learners.optimizers import make_optimizer
 from actor_mimic.learners.pqn import PQNLearner, Trajectories
 from actor_mimic.networks.q_network import QNetwork
-from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.protocols import protocol_named
 from actor_mimic.rollout import Rollout
 from actor_mimic.schedules import linear
@@ -29,20 +27,10 @@ from actor_mimic.seeding import (
     torch_generator,
 )
 from actor_mimic.stages.background import see_backgrounds
+from actor_mimic.stages.configured import dqn_optimizer, epsilon_at, torso_spec
 from actor_mimic.stages.env_groups import EnvGroups
 from actor_mimic.stages.replays import add_transition, make_replays, replay_layout
 from actor_mimic.stages.training import RecentEpisodes, Snapshot, mean_metrics
-
-
-def torso_spec(config: NetworkConfig, shape: tuple[int, ...]) -> TorsoSpec:
-    """The torso that a configuration asks for, on observations of a shape.
-
-    Only images are centred: a configuration that asks for it suits vectors too.
-    """
-    kind = config.network
-    if kind == "auto":
-        kind = "mlp" if len(shape) == 1 else "nature"
-    return TorsoSpec(kind, shape, config.width, config.norm, config.centred and len(shape) > 1)
 
 
 @torch.no_grad()
@@ -253,7 +241,7 @@ class DQNState:
         self._rollout = _make_rollout(config, env, compute)
         self._learner = DQNLearner(
             network,
-            optimizer_for(settings, network),
+            dqn_optimizer(settings, network),
             double=settings.double,
             target_period_updates=settings.target_period_updates,
             max_gradient_norm=settings.max_gradient_norm,
@@ -371,26 +359,4 @@ def _make_rollout(
         life_loss_is_terminal=protocol_named(config.protocol).life_loss_ends_training_episodes,
         rngs=[numpy_generator(config.seed, config.task, *stream)],
         device=compute.device,
-    )
-
-
-def optimizer_for(settings: DQNConfig, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser that a DQN's settings ask for, over all parameters of the network."""
-    return make_optimizer(
-        settings.optimizer,
-        network.parameters(),
-        learning_rate=settings.learning_rate,
-        adam_epsilon=settings.adam_epsilon,
-        rmsprop_decay=settings.rmsprop_decay,
-        rmsprop_epsilon=settings.rmsprop_epsilon,
-    )
-
-
-def epsilon_at(settings: PQNConfig | DQNConfig, steps: int, total_steps: int) -> float:
-    """The probability of a random action after so many steps of the budget."""
-    return linear(
-        steps,
-        start=settings.epsilon_start,
-        end=settings.epsilon_end,
-        duration_steps=max(1, round(settings.exploration_fraction * total_steps)),
     )

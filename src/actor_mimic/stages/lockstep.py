@@ -26,7 +26,7 @@ from actor_mimic.seeding import (
     restore_generator,
     torch_generator,
 )
-from actor_mimic.stages.expert import torso_spec
+from actor_mimic.stages.configured import torso_spec
 from actor_mimic.stages.replays import add_transition, make_replays
 from actor_mimic.stages.training import RecentEpisodes, Snapshot
 

@@ -18,7 +18,7 @@ from actor_mimic.envs.vector_step import VectorEnv
 from actor_mimic.learners.multitask_dqn import MultitaskDQNLearner
 from actor_mimic.networks.student import Student
 from actor_mimic.stages.background import see_backgrounds
-from actor_mimic.stages.expert import epsilon_at, optimizer_for
+from actor_mimic.stages.configured import dqn_optimizer, epsilon_at
 from actor_mimic.stages.lockstep import Lockstep, fresh_student
 from actor_mimic.stages.replays import replay_layout
 from actor_mimic.stages.training import Snapshot, mean_metrics
@@ -51,7 +51,7 @@ class MultitaskDQNState:
         self._workers = compute.workers()
         self._learner = MultitaskDQNLearner(
             self.network,
-            optimizer_for(settings, self.network),
+            dqn_optimizer(settings, self.network),
             double=settings.double,
             target_period_updates=settings.target_period_updates,
             max_gradient_norm=settings.max_gradient_norm,

@@ -9,7 +9,7 @@ from actor_mimic.envs.make import describe_task
 from actor_mimic.errors import ConfigError
 from actor_mimic.learner_config import PQNConfig
 from actor_mimic.networks.q_network import QNetwork
-from actor_mimic.stages.expert import torso_spec
+from actor_mimic.stages.configured import torso_spec
 from actor_mimic.stages.session import KEEP_LAST
 from actor_mimic.stages.training import LearningState
 from actor_mimic.storage.run_dir import RunDir
