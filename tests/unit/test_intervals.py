@@ -15,6 +15,7 @@ def drawn_again(rng, games):
     return np.mean(rng.choice(games, size=len(games)))
 
 
+TWIN_DRAWS = 5_000
 RANDOM, EXPERT = score(0.0, 1.0, 2.0, 1.0), score(8.0, 10.0, 12.0, 14.0)
 STUDENTS = [score(4.0, 6.0, 8.0), score(7.0, 9.0, 14.0)]
 
@@ -23,7 +24,7 @@ def test_both_seeds_and_games_spread_the_mean():
     rng = np.random.default_rng(1)
     twin = [
         np.mean([drawn_again(rng, STUDENTS[rng.integers(2)].scores) for _ in range(2)])
-        for _ in range(20_000)
+        for _ in range(TWIN_DRAWS)
     ]
 
     assert mean_interval(STUDENTS) == pytest.approx(np.quantile(twin, [0.025, 0.975]), abs=0.2)
@@ -45,7 +46,7 @@ def test_without_single_games_seeds_alone_are_drawn():
 def test_one_seed_has_the_interval_of_its_games():
     rng = np.random.default_rng(1)
     twin = []
-    for _ in range(20_000):
+    for _ in range(TWIN_DRAWS):
         s, e, r = (drawn_again(rng, one.scores) for one in (STUDENTS[0], EXPERT, RANDOM))
         twin.append((s - r) / (e - r))
 
@@ -57,7 +58,7 @@ def test_one_seed_has_the_interval_of_its_games():
 def test_an_expert_of_both_seeds_is_drawn_once_for_both():
     rng = np.random.default_rng(1)
     twin = []
-    for _ in range(20_000):
+    for _ in range(TWIN_DRAWS):
         e, r = (drawn_again(rng, one.scores) for one in (EXPERT, RANDOM))
         reached = [drawn_again(rng, STUDENTS[rng.integers(2)].scores) for _ in range(2)]
         twin.append(np.mean([(s - r) / (e - r) for s in reached]))

@@ -211,7 +211,7 @@ def test_a_network_is_loaded_once_and_only_to_play(
 def test_a_task_that_is_not_played_is_refused_before_anything(
     tmp_path: Path, expert: Checkpoint
 ) -> None:
-    with pytest.raises(DataError, match=f"not {OTHER}"):
+    with pytest.raises(DataError, match=f"not '{OTHER}'"):
         list(run_evaluate(EvaluateConfig(tasks=(TASK, OTHER)), launched(tmp_path / "x"), expert))
     assert not (tmp_path / "x").exists()
 
