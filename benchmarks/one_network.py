@@ -15,7 +15,7 @@ from actor_mimic.games import GAMES
 from actor_mimic.report.aggregate import Collection, Likeness, Run, Score, collect
 from actor_mimic.report.contents import counted, show_count, show_range
 from actor_mimic.report.figures import score_figure
-from actor_mimic.report.over_games import over_games
+from actor_mimic.report.over_games import of_experts
 from actor_mimic.report.tables import (
     MISSING,
     OVER_SEEDS,
@@ -56,11 +56,7 @@ def over_stages(collection: Collection) -> str:
     """One line for each student: what it reached in every game, and over all of them."""
     rows = _of_students(collection)
     tasks = list(dict.fromkeys(row.task for row in rows))
-    overs = {
-        over.stage: over.estimates["geometric mean"]
-        for over in over_games(score_rows(collection))
-        if (over.who, over.scale) == ("student", "expert") and over.estimates
-    }
+    overs = of_experts(score_rows(collection))
     heads = ["student", "parameters", "seeds", *tasks, "geometric mean", "agreement", "KL", "hours"]
     lines = [heads, ["---"] * len(heads)]
     for stage in dict.fromkeys(row.stage for row in rows):
@@ -175,12 +171,8 @@ def figure(collection: Collection, stage: str) -> str:
 
 def better(collection: Collection, stages: Sequence[str]) -> str:
     """The stage of the higher geometric mean."""
-    means = {
-        over.stage: over.estimates["geometric mean"].value
-        for over in over_games(score_rows(collection))
-        if (over.who, over.scale) == ("student", "expert") and over.stage in stages
-        if over.estimates
-    }
+    overs = of_experts(score_rows(collection))
+    means = {stage: overs[stage].value for stage in stages if stage in overs}
     if not means:
         raise DataError(f"{collection.run_dir}: expected a student of all games in {stages}")
     return max(means, key=lambda stage: means[stage])

@@ -8,7 +8,7 @@ interval, games played are drawn anew within every task. Such an interval says h
 weights were measured, and nothing of how seeds differ.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,12 +116,30 @@ def over_games(rows: Sequence[ScoreRow], allow_missing: Iterable[str] = ()) -> l
     return found
 
 
+def of_experts(rows: Sequence[ScoreRow]) -> dict[str, Estimate]:
+    """By student, the geometric mean on the scale of its experts, if no task's figure is missing.
+
+    Args:
+        rows: as `score_rows` gives them.
+    """
+    name = "geometric mean"
+    rows = [row for row in rows if row.of_student and row.seed != OVER_SEEDS]
+    found = {}
+    for stage in dict.fromkeys(row.stage for row in rows):
+        members = [row for row in rows if row.stage == stage]
+        over = _over_games(members, *_KINDS[0], (), {name: STATISTICS[name]})
+        if over.estimates:
+            found[stage] = over.estimates[name]
+    return found
+
+
 def _over_games(
     rows: Sequence[ScoreRow],
     who: str,
     scale: str,
     cell_of: Callable[[ScoreRow, np.random.Generator], _Cell | None],
     allowed: Sequence[str],
+    statistics: Mapping[str, Callable[[Matrix], float]] = STATISTICS,
 ) -> OverGames:
     rng = np.random.default_rng(0)
     tasks, seeds = (list(dict.fromkeys(names)) for names in zip(*map(_place, rows), strict=True))
@@ -135,7 +153,7 @@ def _over_games(
         matrix = [[cells[task, seed] for task in counted] for seed in seeds]
         estimates = {
             name: _estimate([[c for c in row if c is not None] for row in matrix], statistic)
-            for name, statistic in STATISTICS.items()
+            for name, statistic in statistics.items()
         }
     counted = counted if estimates else []
     return OverGames(
