@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+Group = Mapping[str, Any]
+Tensors = list[torch.Tensor]
+
 
 def make_optimizer(
     name: str,
@@ -96,7 +99,7 @@ class _OfAverages(torch.optim.Optimizer):
         """
         assert closure is None, "no loss is evaluated here"
         for group in self.param_groups:
-            parameters: list[torch.Tensor] = [p for p in group["params"] if p.grad is not None]
+            parameters: Tensors = [p for p in group["params"] if p.grad is not None]
             if not parameters:
                 continue
             gradients = [p.grad for p in parameters if p.grad is not None]
@@ -107,9 +110,7 @@ class _OfAverages(torch.optim.Optimizer):
             torch._foreach_addcmul_(mean_squares, gradients, gradients, value=share)
             self._move(group, parameters, means, mean_squares)
 
-    def _averages(
-        self, parameters: Iterable[torch.Tensor]
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def _averages(self, parameters: Iterable[torch.Tensor]) -> tuple[Tensors, Tensors]:
         states = [self.state[parameter] for parameter in parameters]
         for parameter, state in zip(parameters, states, strict=True):
             if not state:
@@ -118,13 +119,7 @@ class _OfAverages(torch.optim.Optimizer):
         return [state["mean"] for state in states], [state["mean_square"] for state in states]
 
     @abstractmethod
-    def _move(
-        self,
-        group: Mapping[str, Any],
-        parameters: list[torch.Tensor],
-        means: list[torch.Tensor],
-        mean_squares: list[torch.Tensor],
-    ) -> None:
+    def _move(self, group: Group, parameters: Tensors, means: Tensors, squares: Tensors) -> None:
         """Changes the parameters of a group; the averages are those of this step already."""
 
 
@@ -147,14 +142,8 @@ class CentredRMSProp(_OfAverages):
             gradients B times smaller than their sum, and makes the same steps with epsilon / B^2.
     """
 
-    def _move(
-        self,
-        group: Mapping[str, Any],
-        parameters: list[torch.Tensor],
-        means: list[torch.Tensor],
-        mean_squares: list[torch.Tensor],
-    ) -> None:
-        deviations = torch._foreach_addcmul(mean_squares, means, means, value=-1.0)
+    def _move(self, group: Group, parameters: Tensors, means: Tensors, squares: Tensors) -> None:
+        deviations = torch._foreach_addcmul(squares, means, means, value=-1.0)
         torch._foreach_clamp_min_(deviations, 0.0)
         torch._foreach_add_(deviations, group["epsilon"])
         torch._foreach_sqrt_(deviations)
@@ -192,14 +181,8 @@ class AuthorsAdam(_OfAverages):
     ) -> None:
         super().__init__(parameters, learning_rate=learning_rate, decay=decay, epsilon=epsilon)
 
-    def _move(
-        self,
-        group: Mapping[str, Any],
-        parameters: list[torch.Tensor],
-        means: list[torch.Tensor],
-        mean_squares: list[torch.Tensor],
-    ) -> None:
-        roots = torch._foreach_add(mean_squares, group["epsilon"])
+    def _move(self, group: Group, parameters: Tensors, means: Tensors, squares: Tensors) -> None:
+        roots = torch._foreach_add(squares, group["epsilon"])
         torch._foreach_sqrt_(roots)
         share = 1.0 - group["decay"]
         length = group["lr"] * share**0.5 / share

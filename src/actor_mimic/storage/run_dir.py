@@ -163,8 +163,9 @@ class RunDir:
             StorageError: if the disk is full or broken.
             ValueError: if the name is not plain or a number not finite.
         """
-        path = self._file(name)
-        encoded = json_bytes(content)
+        if not is_plain_path(name):
+            raise ValueError(f"expected a plain file name, got {name!r}")
+        path, encoded = self.path / name, json_bytes(content)
         try:
             if path.parent != self.path:
                 make_directory(path.parent)
@@ -209,11 +210,6 @@ class RunDir:
         """Whether there is nothing but what `open_run` makes, and imports, which stay of use."""
         made = {LOCK, RUN, TEACHERS, self.checkpoints.name}
         return made.issuperset(os.listdir(self.path)) and not os.listdir(self.checkpoints)
-
-    def _file(self, name: str) -> Path:
-        if not is_plain_path(name):
-            raise ValueError(f"expected a plain file name, got {name!r}")
-        return self.path / name
 
 
 def open_run(
