@@ -331,6 +331,11 @@ def _read(path: Path) -> str | None:
         return None
 
 
+def free_bytes(device: str) -> int:
+    """Memory that can still be taken on a device; the CPU's is main memory."""
+    return available_memory_bytes() if device == "cpu" else torch.cuda.mem_get_info(device)[0]
+
+
 def require_memory(
     needed_bytes: int,
     purpose: str,
@@ -348,8 +353,7 @@ def require_memory(
     Raises:
         ConfigError: if less than the needed bytes (and a tenth more) are free.
     """
-    on_cpu = device == "cpu"
-    available = available_memory_bytes() if on_cpu else torch.cuda.mem_get_info(device)[0]
+    available = free_bytes(device)
     if needed_bytes * 1.1 > available:
         raise ConfigError(
             f"{purpose} needs {needed_bytes / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are "

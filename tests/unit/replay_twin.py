@@ -4,11 +4,22 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 import torch
 
 from actor_mimic.replay.frame_replay import FrameReplay
 
 GAMMA = 0.5
+# By its other name the CPU is as far away as a GPU: frames go there and come back.
+ELSEWHERE = [
+    "cpu:0",
+    pytest.param(
+        "cuda",
+        marks=pytest.mark.skipif(
+            not torch.cuda.is_available(), reason="PyTorch finds no CUDA here"
+        ),
+    ),
+]
 
 
 @dataclass
@@ -102,7 +113,7 @@ def picture(numbers, frame_shape, dtype=np.uint8):
 
 def read(frames, frame_shape):
     """The inverse of `picture`, for any leading axes; a zero frame reads 0."""
-    flat = frames.numpy().reshape(*frames.shape[: frames.ndim - len(frame_shape)], -1)
+    flat = frames.cpu().numpy().reshape(*frames.shape[: frames.ndim - len(frame_shape)], -1)
     if flat.dtype == np.float32:
         assert (flat == flat[..., :1]).all()
         return flat[..., 0].astype(np.int64)
@@ -170,4 +181,5 @@ def make_replay(num_envs=3, slots=17, stack_size=4, frame_shape=(2, 2), labels=F
         stack_size=stack_size,
         label_scores=2 if labels else 0,
         label_features=1 if labels else 0,
+        device=others.get("device", "cpu"),
     )

@@ -1,5 +1,6 @@
 """Whole stages on a GPU; what single networks and learners do there is tested beside them."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,7 +8,17 @@ import pytest
 import torch
 
 from actor_mimic.compute import Compute
-from actor_mimic.config import EvaluateConfig, ExpertConfig, build_config
+from actor_mimic.config import (
+    DistillConfig,
+    EvaluateConfig,
+    ExpertConfig,
+    MultitaskDQNConfig,
+    build_config,
+)
+from actor_mimic.envs.atari import atari_action_names
+from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.networks.torsos import TorsoSpec
+from actor_mimic.stages.distill import DistillState
 from actor_mimic.stages.env_groups import make_task_envs
 from actor_mimic.stages.expert import (
     DQNState,
@@ -16,9 +27,12 @@ from actor_mimic.stages.expert import (
     fresh_network,
 )
 from actor_mimic.stages.launch import run_evaluate, run_expert
+from actor_mimic.stages.lockstep import make_all_envs
+from actor_mimic.stages.multitask_dqn import MultitaskDQNState
 from actor_mimic.stages.stage_run import Launch
 from actor_mimic.storage.checkpoint import resolve_checkpoint
 from actor_mimic.teachers.own import load_network
+from actor_mimic.teachers.teacher import Teacher
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no CUDA here")
 DEVICE = "cuda"
@@ -125,3 +139,78 @@ def test_a_checkpoint_from_cuda_is_at_home_on_the_cpu(algorithm: str, tmp_path: 
     checkpoint = resolve_checkpoint(tmp_path / "away")
     (final,) = run_evaluate(EvaluateConfig(episodes=1), played, checkpoint)
     assert final.values["gym:CartPole-v1/mean"] >= 8.0
+
+
+def multitask_losses(device: str) -> list[float]:
+    """Of a network that learns two games from rewards, its frames in memory of the device."""
+    learner = {key: value for key, value in LEARNERS["dqn"].items() if key != "algorithm"}
+    values = {"tasks": ["pong", "breakout"], "steps_per_task": 1_000, **EXPLORING, **learner}
+    config, compute = build_config("multitask-dqn", values), Compute(device, "float32", 1)
+    assert isinstance(config, MultitaskDQNConfig)
+    compute.start()
+    state = MultitaskDQNState(
+        config, compute, make_all_envs(config, config.learner.num_envs, compute)
+    )
+    with contextlib.closing(state):
+        state.start()
+        metrics = [state.advance() for _ in range(ADVANCES["dqn"])]
+    return [float(values["loss"]) for values in metrics if "loss" in values]
+
+
+def test_several_games_are_learnt_on_cuda_as_on_the_cpu() -> None:
+    on_cpu, on_cuda = map(multitask_losses, ("cpu", DEVICE))
+
+    assert len(on_cpu) >= 3
+    assert min(on_cpu) > 0.0
+    assert on_cuda == pytest.approx(on_cpu, rel=1e-2, abs=1e-5)
+
+
+def student_losses(device: str) -> list[float]:
+    """Of a student of two untrained teachers; what the teachers play does not depend on it."""
+    games = {"pong": 6, "breakout": 4}
+    teachers = []
+    for task, actions in games.items():
+        network = QNetwork(
+            TorsoSpec("nature", (4, 84, 84), width=0.25),
+            actions,
+            generator=torch.Generator().manual_seed(actions),
+        )
+        teachers.append(
+            Teacher(
+                task=task,
+                action_names=atari_action_names(task),
+                obs_shape=(4, 84, 84),
+                num_features=network.torso.num_features,
+                model_sha256="0" * 64,
+                network=network.to(device),
+                device=device,
+            )
+        )
+    settings = {
+        "tasks": list(games),
+        "steps_per_task": 1_000,
+        "epsilon": 1.0,
+        "envs_per_task": 4,
+        "learning_starts_steps": 16,
+        "replay_capacity_steps": 400,
+        "batch_size_per_task": 8,
+        "feature_weight": 0.01,
+        "network": "nature",
+        "width": 0.25,
+        "centred": False,
+    }
+    config, compute = build_config("distill", settings), Compute(device, "float32", 1)
+    assert isinstance(config, DistillConfig)
+    compute.start()
+    with contextlib.closing(DistillState(config, compute, teachers)) as state:
+        state.start()
+        metrics = [state.advance() for _ in range(12)]
+    return [float(values["loss"]) for values in metrics if "loss" in values]
+
+
+def test_a_student_learns_on_cuda_what_it_learns_on_the_cpu() -> None:
+    on_cpu, on_cuda = map(student_losses, ("cpu", DEVICE))
+
+    assert len(on_cpu) >= 3
+    assert min(on_cpu) > 0.0
+    assert on_cuda == pytest.approx(on_cpu, rel=1e-2, abs=1e-5)

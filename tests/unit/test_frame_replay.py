@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from replay_twin import GAMMA, Stream, make_replay, read
+from replay_twin import ELSEWHERE, GAMMA, Stream, make_replay, read
 
 from actor_mimic.replay.frame_replay import FrameReplay
 
@@ -109,9 +109,10 @@ def test_hand_drawn_stream_whose_start_is_overwritten():
     assert drawn_transitions(replay_of_drawn_stream(slots=11), n_step=3) == kept
 
 
+@pytest.mark.parametrize("device", ["cpu", *ELSEWHERE])
 @pytest.mark.parametrize(("stack_size", "num_envs"), [(1, 1), (1, 3), (4, 1), (4, 3)])
-def test_random_streams_equal_the_naive_twin(stack_size, num_envs):
-    replay = make_replay(num_envs=num_envs, stack_size=stack_size)
+def test_random_streams_equal_the_naive_twin(stack_size, num_envs, device):
+    replay = make_replay(num_envs=num_envs, stack_size=stack_size, device=device)
     stream = Stream(replay, seed=stack_size * 10 + num_envs)
     rng = np.random.default_rng(1)
     for block in range(40):

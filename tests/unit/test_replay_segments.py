@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from replay_twin import GAMMA, Stream, make_replay
+from replay_twin import ELSEWHERE, GAMMA, Stream, make_replay
 
 from actor_mimic.errors import DataError
 
@@ -24,7 +24,7 @@ def assert_same(one, other, *, seed):
             for replay, rng in zip((one, other), rngs, strict=True)
         ]
         for name, value in vars(batches[0]).items():
-            assert torch.equal(value, getattr(batches[1], name)), name
+            assert torch.equal(value, getattr(batches[1], name).cpu()), name
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -55,6 +55,21 @@ def test_restored_segments_equal_the_original(seed):
         before_late.restore(segments[:-1])
         assert_same(before_late, restored, seed=seed)
     assert len(segments) < 12
+
+
+@pytest.mark.parametrize("device", ELSEWHERE)
+def test_segments_do_not_tell_where_the_frames_were(device):
+    at_home, away = (
+        Stream(make_replay(labels=True, device=place), seed=3, labels=True)
+        for place in ("cpu", device)
+    )
+    for stream in (at_home, away):
+        stream.play(30)
+
+    assert_same(at_home.replay, away.replay, seed=0)
+    moved = make_replay(labels=True, device=device)
+    moved.restore([everything(at_home.replay)])
+    assert_same(at_home.replay, moved, seed=1)
 
 
 def test_a_restored_replay_goes_on_as_the_original():

@@ -1,5 +1,7 @@
 """What is foreseen of a run's checkpoints, against sums made by hand."""
 
+import math
+
 import pytest
 import torch
 
@@ -67,15 +69,15 @@ def test_memory_by_hand(stage, settings, needed, named, monkeypatch):
     config = build_config(stage, tasks | settings)
     cpu = Compute("cpu", "float32", 1)
 
-    monkeypatch.setattr(compute, "available_memory_bytes", lambda: 1.1 * needed)
+    monkeypatch.setattr(compute, "available_memory_bytes", lambda: math.ceil(1.1 * needed))
     foresee_memory(config, cpu)
-    monkeypatch.setattr(compute, "available_memory_bytes", lambda: 1.1 * needed - 1)
+    monkeypatch.setattr(compute, "available_memory_bytes", lambda: math.ceil(1.1 * needed) - 1)
     with pytest.raises(ConfigError, match=f"smaller {named}"):
         foresee_memory(config, cpu)
 
     # On a GPU it is the GPU's that counts, but for emulators.
     monkeypatch.setattr(compute, "available_memory_bytes", lambda: 0)
-    free = {"cuda:1": 1.1 * needed}
+    free = {"cuda:1": math.ceil(1.1 * needed)}
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device], 2**40))
     foresee_memory(config, Compute("cuda:1", "float32", 1))
     free["cuda:1"] -= 1
@@ -98,7 +100,7 @@ def test_memory_by_hand(stage, settings, needed, named, monkeypatch):
 )
 def test_emulators_must_fit_before_they_are_made(stage, settings, count, named, monkeypatch):
     config = build_config(stage, settings)
-    monkeypatch.setattr(compute, "available_memory_bytes", lambda: 1.1 * count * 2**20 - 1)
+    monkeypatch.setattr(compute, "available_memory_bytes", lambda: int(1.1 * count * 2**20) - 1)
 
     with pytest.raises(ConfigError, match=f"emulators needs .* smaller {named}$"):
         foresee_memory(config, Compute("cpu", "float32", 1))

@@ -81,6 +81,7 @@ class FrameReplay:
         stack_size: int,
         label_scores: int = 0,
         label_features: int = 0,
+        device: str = "cpu",
     ) -> None:
         """Allocate an empty memory.
 
@@ -93,6 +94,8 @@ class FrameReplay:
             stack_size: frames in an observation.
             label_scores: width of the teacher's scores; 0 allocates none.
             label_features: width of the teacher's features; 0 allocates none.
+            device: where the frames are kept and observations are put together. All that is
+                chosen by (flags, rewards, labels) stays in main memory.
 
         Raises:
             ValueError: if an environment gets fewer than ``stack_size + 8`` slots.
@@ -103,7 +106,8 @@ class FrameReplay:
         self.stack_size = stack_size
         self.steps_added = 0
         layout = _layout(frame_shape, frame_dtype, label_scores, label_features)
-        self._rings = SlotRings(num_envs, self.slots_per_env, layout)
+        elsewhere = {} if device == "cpu" else {"frames": device}
+        self._rings = SlotRings(num_envs, self.slots_per_env, layout, elsewhere)
         self._index = StepIndex(self._rings, stack_size)
         self._arrays = self._rings.arrays
         self._flags = self._arrays["flags"]
@@ -310,7 +314,7 @@ class FrameReplay:
 
     def _fitting(self, values: Mapping[str, Array]) -> dict[str, np.ndarray]:
         """All fields but the flags, checked."""
-        expected = self._arrays.keys() - {"flags"}
+        expected = self._rings.tensors.keys() - {"flags"}
         if values.keys() != expected:
             raise ValueError(f"this replay stores {sorted(expected)}, got {sorted(values)}")
         return {name: self._fitting_field(name, value) for name, value in values.items()}
@@ -325,8 +329,9 @@ class FrameReplay:
             # Features may come in bfloat16, which NumPy does not have.
             is_label = name.startswith("label")
             value = value.detach().to(field.dtype if is_label else value.dtype).numpy()
-        if name == "frames" and value.dtype != self._arrays[name].dtype:
-            raise ValueError(f"frames must be {self._arrays[name].dtype}, got {value.dtype}")
+        frame_dtype = str(field.dtype).removeprefix("torch.")
+        if name == "frames" and value.dtype.name != frame_dtype:
+            raise ValueError(f"frames must be {frame_dtype}, got {value.dtype}")
         if name == "actions" and not 0 <= value.min() <= value.max() < _MAX_ACTIONS:
             raise ValueError(f"actions must lie in 0..{_MAX_ACTIONS - 1}, got {value.tolist()}")
         return value
@@ -351,10 +356,13 @@ class FrameReplay:
     def _observations(self, env: Batch, number: Batch) -> Shaped[Tensor, "batch ..."]:
         """The stacks that end at the given slots, zero before a reset."""
         rows, before_reset = self._index.stack(env, number)
+        field = self._rings.tensors["frames"]
         # For 128 Atari frames index_select took 9 us, NumPy's take 17, tensor[rows] 170.
-        flat_rows = torch.from_numpy(rows.reshape(-1))
-        frames = torch.index_select(self._rings.tensors["frames"], 0, flat_rows)
-        frames.numpy()[before_reset.reshape(-1)] = 0
+        flat_rows = torch.from_numpy(rows.reshape(-1)).to(field.device)
+        frames = torch.index_select(field, 0, flat_rows)
+        blank = np.flatnonzero(before_reset)
+        if len(blank):
+            frames.index_fill_(0, torch.from_numpy(blank).to(field.device), 0)
         if self.stack_size == 1 and len(self.frame_shape) == 1:
             return frames
         return frames.view(len(env), self.stack_size, *self.frame_shape)

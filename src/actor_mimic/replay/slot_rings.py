@@ -9,6 +9,7 @@ Axes: envs = environments, rows = any slots of any environments.
 
 from collections.abc import Mapping
 from math import prod
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -29,22 +30,39 @@ def layout_bytes(layout: Layout) -> int:
 class SlotRings:
     """Equally long rings of slots, written by one environment each.
 
-    The memory is allocated at once but not touched: the operating system hands out its pages
-    when slots are first written. Attributes, for reading and for `push` only:
+    Main memory is allocated at once but not touched: the operating system hands out its pages
+    when slots are first written.
 
+    Args:
+        num_envs: rings.
+        slots_per_env: of each ring.
+        layout: the fields.
+        devices: where those fields are kept that do not lie in main memory.
+
+    Attributes, for reading and for `push` only:
         tensors: the fields, each ``[num_envs * slots_per_env, ...]``.
-        arrays: the same memory seen by NumPy.
+        arrays: those in main memory as NumPy sees them.
         written: slots ever written by each environment, int64 ``[envs]``.
     """
 
-    def __init__(self, num_envs: int, slots_per_env: int, layout: Layout) -> None:
+    def __init__(
+        self,
+        num_envs: int,
+        slots_per_env: int,
+        layout: Layout,
+        devices: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.num_envs = num_envs
         self.slots_per_env = slots_per_env
         self.tensors = {
-            name: torch.empty((num_envs * slots_per_env, *shape), dtype=dtype)
+            name: torch.empty(
+                (num_envs * slots_per_env, *shape), dtype=dtype, device=devices.get(name)
+            )
             for name, (shape, dtype) in layout.items()
         }
-        self.arrays = {name: tensor.numpy() for name, tensor in self.tensors.items()}
+        self.arrays = {
+            name: tensor.numpy() for name, tensor in self.tensors.items() if name not in devices
+        }
         self.written: Int64[np.ndarray, " envs"] = np.zeros(num_envs, dtype=np.int64)
         # Below this number slots were in no segment, so their rows hold nothing.
         self._complete_from = np.zeros(num_envs, dtype=np.int64)
@@ -75,9 +93,8 @@ class SlotRings:
     ) -> None:
         """Write the next slot of different environments; fields without a value become zero."""
         rows = self.rows(envs, self.written[envs])
-        for name, array in self.arrays.items():
-            # Row assignment by NumPy: 6 us for 64 Atari frames where index_copy_ took 120.
-            array[rows] = values.get(name, 0)
+        for name in self.tensors:
+            self._put(name, rows, values.get(name, 0))
         self.written[envs] += 1
 
     def export_since(self, written_before: Int64[np.ndarray, " envs"]) -> dict[str, Tensor]:
@@ -101,7 +118,10 @@ class SlotRings:
                 f"got {before.tolist()}"
             )
         rows = torch.from_numpy(self._rows_between(np.maximum(before, self.oldest), self.written))
-        segment = {name: torch.index_select(field, 0, rows) for name, field in self.tensors.items()}
+        segment = {
+            name: torch.index_select(field, 0, rows.to(field.device)).cpu()
+            for name, field in self.tensors.items()
+        }
         segment["written_before"] = torch.from_numpy(before)
         segment["written_after"] = torch.from_numpy(self.written.copy())
         return segment
@@ -121,8 +141,8 @@ class SlotRings:
         start = np.maximum(before, after - self.slots_per_env)
         rows = self._rows_between(start, after)
         self._check_fields(segment, len(rows))
-        for name, array in self.arrays.items():
-            array[rows] = segment[name].numpy()
+        for name in self.tensors:
+            self._put(name, rows, segment[name].numpy())
         self._complete_from = np.where(start > self.written, start, self._complete_from)
         self.written = after
 
@@ -137,6 +157,16 @@ class SlotRings:
                 f"replay segments begin at slots {self._complete_from.tolist()}, expected "
                 f"everything from slots {self.oldest.tolist()} on"
             )
+
+    def _put(
+        self, name: str, rows: Int64[np.ndarray, " rows"], values: np.ndarray | np.uint8 | int
+    ) -> None:
+        if name in self.arrays:
+            # Row assignment by NumPy: 6 us for 64 Atari frames where index_copy_ took 120.
+            self.arrays[name][rows] = values
+        else:
+            field = self.tensors[name]
+            field[torch.from_numpy(rows).to(field.device)] = torch.as_tensor(values).to(field)
 
     def _rows_between(
         self, start: Int64[np.ndarray, " envs"], stop: Int64[np.ndarray, " envs"]

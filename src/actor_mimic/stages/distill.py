@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from actor_mimic.compute import Compute, Workers
@@ -63,7 +63,6 @@ class DistillState:
         self.total_steps = config.total_steps
         self.config = config
         self._compute = compute
-        self._device = compute.device
         self.teachers = list(teachers)
         envs = make_all_envs(config, config.envs_per_task, compute)
         with closed_on_error(envs):
@@ -104,6 +103,7 @@ class DistillState:
                     )
                     for env, teacher in zip(envs, teachers, strict=True)
                 ],
+                compute.device,
             )
         self._rollout = self._games.rollout
         self.recent = self._games.recent
@@ -227,7 +227,7 @@ class DistillState:
         All networks look at once. On two cores one of them has the student's rows and the other
         the teachers': half of the rows through each network in turn takes a third longer.
         """
-        obs = self._observations()
+        obs = self._rollout.task_observations
         if self.config.actor == "teacher":
             labels = label_all(self.teachers, obs, self._workers)
             return np.concatenate([_best(output.scores) for output in labels]), labels
@@ -251,13 +251,6 @@ class DistillState:
                 for env, part in zip(self._rollout.envs, self._rollout.slices, strict=True)
             ]
         )
-
-    def _observations(self) -> list[Shaped[Tensor, "..."]]:
-        """What is seen of each task, raw, on the device; in one piece where that can be."""
-        if not self._rollout.same_shape:
-            return [obs.to(self._device) for obs in self._rollout.task_observations]
-        obs = self._rollout.observations.to(self._device)
-        return [obs[part] for part in self._rollout.slices]
 
     def _mixed(
         self, own: Int64[np.ndarray, " envs"], labels: Sequence[Output]

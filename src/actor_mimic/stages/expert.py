@@ -248,7 +248,8 @@ class DQNState:
             workers=self._workers,
             fixed_shape=compute.fixed_shape,
         )
-        (self._replay,) = make_replays([replay_layout(env, settings.replay_capacity_steps)])
+        layout = replay_layout(env, settings.replay_capacity_steps)
+        (self._replay,) = make_replays([layout], compute.device)
         self.replay_bytes = self._replay.nbytes
         self._rng = numpy_generator(config.seed, config.task, "replay")
 

@@ -40,6 +40,7 @@ class Lockstep:
         config: whose seed, tasks and protocol they are.
         envs: one object per task, in the configuration's order.
         layouts: what the replay of each task is made of; see `replay_layout`.
+        device: of the learner: stacks of frames are kept there, and replays where they fit.
 
     Attributes:
         rollout: plays them.
@@ -52,7 +53,11 @@ class Lockstep:
     """
 
     def __init__(
-        self, config: SeveralTasks, envs: Sequence[VectorEnv], layouts: Sequence[Mapping[str, Any]]
+        self,
+        config: SeveralTasks,
+        envs: Sequence[VectorEnv],
+        layouts: Sequence[Mapping[str, Any]],
+        device: str,
     ) -> None:
         self.steps = 0
         self.recent = RecentEpisodes(config.tasks)
@@ -60,8 +65,9 @@ class Lockstep:
             envs,
             life_loss_is_terminal=protocol_named(config.protocol).life_loss_ends_training_episodes,
             rngs=[numpy_generator(config.seed, task, "exploration") for task in config.tasks],
+            device=device,
         )
-        self.replays = make_replays(layouts)
+        self.replays = make_replays(layouts, device)
         self._rngs = [numpy_generator(config.seed, task, "replay") for task in config.tasks]
 
     @property

@@ -45,7 +45,6 @@ class MultitaskDQNState:
         self._config = config
         self._settings = settings
         self._compute = compute
-        self._device = compute.device
         self.network = fresh_student(config, envs, scores_are_logits=False)
         compute.place(self.network)
         self._workers = compute.workers()
@@ -58,7 +57,7 @@ class MultitaskDQNState:
             workers=self._workers,
         )
         layouts = [replay_layout(env, settings.replay_capacity_steps) for env in envs]
-        self._games = Lockstep(config, envs, layouts)
+        self._games = Lockstep(config, envs, layouts, compute.device)
         self.recent = self._games.recent
         self.replay_bytes = self._games.replay_bytes
 
@@ -127,7 +126,7 @@ class MultitaskDQNState:
 
     def _greedy(self) -> Int64[np.ndarray, " envs"]:
         """The best action of each environment, one task after the other."""
-        obs = [part.to(self._device) for part in self._games.rollout.task_observations]
+        obs = self._games.rollout.task_observations
 
         @torch.no_grad()  # it holds for the thread that calls
         def best(rows: slice) -> list[Tensor]:

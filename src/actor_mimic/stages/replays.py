@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actor_mimic.compute import require_memory
+from actor_mimic.compute import free_bytes, require_memory
 from actor_mimic.envs.vector_step import VectorEnv
 from actor_mimic.replay.frame_replay import FrameReplay
 from actor_mimic.rollout import Transition
@@ -30,17 +30,24 @@ def replay_layout(
     }
 
 
-def make_replays(layouts: Sequence[Mapping[str, Any]]) -> list[FrameReplay]:
+def make_replays(layouts: Sequence[Mapping[str, Any]], device: str) -> list[FrameReplay]:
     """The replays of a stage, under one budget.
 
-    Memory is taken only as steps arrive, so that each alone would seem to fit.
+    Main memory is taken only as steps arrive, so that each alone would seem to fit.
+
+    Args:
+        layouts: of each; see `replay_layout`.
+        device: of the learner. Where it has twice the memory that is needed, frames are kept
+            there and need not travel again for every batch that has them.
 
     Raises:
-        ConfigError: if together they would not fit into memory.
+        ConfigError: if together they would not fit into main memory either.
     """
     needed = sum(FrameReplay.bytes_needed(**layout) for layout in layouts)
-    require_memory(needed, f"the replay of {len(layouts)} task(s)")
-    return [FrameReplay(**layout) for layout in layouts]
+    if free_bytes(device) < 2 * needed:
+        device = "cpu"
+    require_memory(needed, f"the replay of {len(layouts)} task(s)", device=device)
+    return [FrameReplay(**layout, device=device) for layout in layouts]
 
 
 def add_transition(replay: FrameReplay, transition: Transition, **labels: Tensor) -> None:
