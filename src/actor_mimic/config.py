@@ -23,13 +23,16 @@ from actor_mimic.presets import with_preset
 from actor_mimic.setting_types import as_type
 
 # As networks/torsos.py makes them: no PyTorch is needed to read a configuration.
-NETWORKS = ("auto", "nature", "large", "impala", "mlp")
+NETWORKS = ("auto", "nature", "large", "impala", "mlp", "wide_mlp")
 NORMS = ("none", "dense", "all")
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Shape of a network; see `TorsoSpec`. ``auto`` is nature for images and mlp for vectors."""
+    """Shape of a network; see `TorsoSpec`.
+
+    ``auto`` is nature for images; for vectors mlp, or wide_mlp where tasks share it.
+    """
 
     network: str = "auto"
     width: float = 0.5

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from actor_mimic.compute import Compute
-from actor_mimic.config import DistillConfig, build_config
+from actor_mimic.config import DistillConfig, NetworkConfig, build_config
 from actor_mimic.envs.make import make_envs
 from actor_mimic.errors import DataError
 from actor_mimic.learners.mimic import MimicLearner
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.protocols import PROTOCOLS
+from actor_mimic.stages.configured import torso_spec
 from actor_mimic.stages.distill import DistillState, default_samples_per_step
 from actor_mimic.teachers.teacher import Teacher
 
@@ -63,6 +64,14 @@ def started(made: DistillConfig, *teachers: Teacher) -> Iterator[DistillState]:
     with contextlib.closing(DistillState(made, COMPUTE, teachers or [teacher()])) as state:
         state.start()
         yield state
+
+
+@pytest.mark.parametrize(("asked", "kind"), [("auto", "wide_mlp"), ("mlp", "mlp")])
+def test_a_student_of_vectors_is_wider_than_their_experts(asked: str, kind: str) -> None:
+    with started(config(network=asked)) as state:
+        spec = state.network.spec
+    assert spec == TorsoSpec(kind, (4,), width=0.5, norm="all")
+    assert torso_spec(NetworkConfig(), (4,)).kind == "mlp"
 
 
 def test_learning_starts_after_so_many_steps_of_each_task() -> None:

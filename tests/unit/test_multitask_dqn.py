@@ -335,7 +335,7 @@ def test_what_comes_of_it_is_a_student(run: tuple[Path, list[Record]], tmp_path:
 
 
 def test_what_cannot_be_shared_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'mlp' has no convolutions"):
+    with pytest.raises(ConfigError, match="'wide_mlp' has no convolutions"):
         list(run_multitask_dqn(config(head="branched"), launched(tmp_path / "a")))
     with pytest.raises(ConfigError, match="all give vectors, or all images"):
         list(run_multitask_dqn(config(tasks=[CARTPOLE, "pong"]), launched(tmp_path / "b")))

@@ -74,11 +74,12 @@ def test_parameters_of_the_large_transfer_network():
     assert count(torso) + 1024 * 18 + 18 == 35_216_146
 
 
-def test_parameters_of_the_mlp():
-    torso = Torso(TorsoSpec("mlp", (4,), width=0.5))
+@pytest.mark.parametrize(("kind", "units"), [("mlp", 64), ("wide_mlp", 256)])
+def test_parameters_of_networks_for_vectors(kind, units):
+    torso = Torso(TorsoSpec(kind, (4,), width=0.5))
 
-    assert torso.num_features == 64
-    assert count(torso) == (4 * 64 + 64) + (64 * 64 + 64)
+    assert torso.num_features == units
+    assert count(torso) == (4 * units + units) + (units * units + units)
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ class TorsoSpec:
 
     Attributes:
         kind: ``nature`` (Mnih et al. 2015), ``large`` (the transfer network of Parisotto et al.
-            2016), ``impala`` (the residual network of Espeholt et al. 2018) or ``mlp`` (two hidden
-            layers of 128, for vectors).
+            2016), ``impala`` (the residual network of Espeholt et al. 2018); for vectors ``mlp``
+            (two hidden layers of 128) or ``wide_mlp`` (of 512).
         width: factor on every channel and hidden count of the kind.
         norm: layer norm before each ReLU: ``none``, ``dense`` (hidden layers only) or ``all``.
         obs_shape: channels, height, width of the stacked images, or the vector's length.
@@ -73,6 +73,7 @@ SHAPES = {
     # convolutions in each section.
     "impala": _Shape([], [256], sections=[16, 32, 32]),
     "mlp": _Shape([], [128, 128]),
+    "wide_mlp": _Shape([], [512, 512]),
 }
 NORMS = ("none", "dense", "all")
 

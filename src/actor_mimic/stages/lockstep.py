@@ -172,7 +172,7 @@ def fresh_student(
     """
     shapes = [env.frame_shape for env in envs]
     return Student(
-        torso_spec(config.network, observation_shape(envs[0])),
+        torso_spec(config.network, observation_shape(envs[0]), shared=True),
         {env.task: env.action_names for env in envs},
         generator=torch_generator(config.seed, "student"),
         head=config.head,

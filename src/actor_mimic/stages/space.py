@@ -63,7 +63,8 @@ def _needs(config: Config) -> Iterator[tuple[str, str, int]]:
         # With what each example leads to.
         yield "batch_size", "a batch", 2 * config.learner.batch_size * len(tasks) * read
     try:
-        network = QNetwork(torso_spec(config.network, shape), len(actions), generator=None)
+        spec = torso_spec(config.network, shape, shared=isinstance(config, SeveralTasks))
+        network = QNetwork(spec, len(actions), generator=None)
     except ConfigError:
         return  # one that does not fit the task is refused where it is made, with its parent's name
     # Weights, their gradients, and two moments of each, in float32.
