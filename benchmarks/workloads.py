@@ -57,6 +57,7 @@ def _like_sb3(batch_size: int, num_envs: int) -> dict[str, Any]:
         "algorithm": "dqn",
         "width": 1.0,
         "norm": "none",
+        "centred": False,
         "num_envs": num_envs,
         "batch_size": batch_size,
         "update_every_steps": update_every_steps,
@@ -97,6 +98,7 @@ WORKLOADS = {
         {
             "width": 1.0,
             "norm": "none",
+            "centred": False,
             "samples_per_step": 1.0,
             "learning_starts_steps": 500,
         },

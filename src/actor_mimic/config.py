@@ -16,6 +16,7 @@ from actor_mimic.learner_config import (
     ALGORITHMS,
     DQNConfig,
     PQNConfig,
+    check_budget,
     check_learner,
     check_replay,
 )
@@ -118,7 +119,7 @@ class DistillConfig:
     batch_size_per_task: int = 64
     optimizer: str = "adam"  # or "authors_adam"
     learning_rate: float = 5e-4
-    annealing_fraction: float = 0.0  # of the steps, the last: in them learning_rate falls to 0
+    annealing_fraction: float = 0.5  # of the steps, the last: in them learning_rate falls to 0
     objective: str = "cross_entropy"  # or "kl", "nll", "mse"
     reduction: str = "mean"  # or "sum"
     task_weights: str = "equal"  # or "gap"
@@ -157,6 +158,9 @@ class DistillConfig:
             )
         capacity, starts = self.replay_capacity_steps, self.learning_starts_steps
         check_replay(capacity, starts, "envs_per_task", self.envs_per_task)
+        check_budget(
+            "steps_per_task", self.steps_per_task, starts, "envs_per_task", self.envs_per_task
+        )
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,7 @@ class MultitaskDQNConfig:
         _check_tasks(self.tasks)
         _check_positive(self)
         _check_schedule(self.schedule)
-        check_learner(self.learner)
+        check_learner(self.learner, "steps_per_task", self.steps_per_task)
         check_choice("head", self.head, ("shared", "per_task", "branched"))
         if self.learner.num_quantiles != 1:
             raise ConfigError(
@@ -309,7 +313,7 @@ def _check_features(config: DistillConfig) -> None:
 def _check_learning(config: ExpertConfig | TransferConfig) -> None:
     _check_positive(config)
     _check_schedule(config.schedule)
-    check_learner(config.learner)
+    check_learner(config.learner, "total_steps", config.total_steps)
     if isinstance(config.learner, PQNConfig) and config.network.norm == "none":
         raise ConfigError(
             "norm = none with pqn: without a target network the algorithm relies on layer "
@@ -344,7 +348,8 @@ def build_config(stage: str, values: Mapping[str, Any]) -> Config:
         values: hyper-parameters by name; strings are read as the type that the name asks for.
             ``preset`` names a set of values that the others override. Of an expert or a transfer,
             ``algorithm`` (``pqn`` or ``dqn``) chooses the learner; an expert with neither has the
-            preset ``fast``, a transfer DQN's own defaults.
+            preset ``fast``, or ``classic`` if its task is no Atari game; a transfer DQN's own
+            defaults.
 
     Raises:
         ConfigError: for an unknown name (with the nearest known one), a value of the wrong type,

@@ -73,8 +73,13 @@ class DQNConfig:
 ALGORITHMS: dict[str, type[PQNConfig] | type[DQNConfig]] = {"pqn": PQNConfig, "dqn": DQNConfig}
 
 
-def check_learner(learner: PQNConfig | DQNConfig) -> None:
-    """Refuses settings that contradict each other.
+def check_learner(learner: PQNConfig | DQNConfig, budget: str, budget_steps: int) -> None:
+    """Refuses settings that contradict each other, or a budget with which nothing is learnt.
+
+    Args:
+        learner: the settings.
+        budget: the setting that says how many steps there are, for messages.
+        budget_steps: its value.
 
     Raises:
         ConfigError: saying which, and what would do.
@@ -84,6 +89,10 @@ def check_learner(learner: PQNConfig | DQNConfig) -> None:
         raise ConfigError(f"epsilon_start {start:g} is below epsilon_end {end:g}")
     if isinstance(learner, DQNConfig):
         _check_dqn(learner)
+        period = max(learner.update_every_steps, learner.num_envs)
+        check_budget(
+            budget, budget_steps, learner.learning_starts_steps, "update_every_steps", period
+        )
         return
     if learner.num_envs % learner.env_groups:
         raise ConfigError(
@@ -94,6 +103,26 @@ def check_learner(learner: PQNConfig | DQNConfig) -> None:
         raise ConfigError(
             f"minibatch_size {learner.minibatch_size} must divide num_envs x rollout_steps = "
             f"{learner.num_envs} x {learner.rollout_steps} = {rollout}"
+        )
+    if rollout > budget_steps:
+        raise ConfigError(
+            f"num_envs x rollout_steps = {learner.num_envs} x {learner.rollout_steps} = {rollout} "
+            f"must be at most {budget} {budget_steps}: learning is from whole rollouts"
+        )
+
+
+def check_budget(
+    budget: str, budget_steps: int, starts_steps: int, period_name: str, period: int
+) -> None:
+    """Refuses a budget that is over before the first update.
+
+    Raises:
+        ConfigError: saying what would do.
+    """
+    if starts_steps + period > budget_steps:
+        raise ConfigError(
+            f"learning_starts_steps {starts_steps} and {period_name} {period} leave no update in "
+            f"{budget} {budget_steps}: it must be at least {starts_steps + period}"
         )
 
 
@@ -136,6 +165,11 @@ def _check_dqn(learner: DQNConfig) -> None:
     slots = check_replay(
         learner.replay_capacity_steps, learner.learning_starts_steps, "num_envs", learner.num_envs
     )
+    if learner.batch_size > slots * learner.num_envs:
+        raise ConfigError(
+            f"batch_size {learner.batch_size} exceeds replay_capacity_steps "
+            f"{learner.replay_capacity_steps}"
+        )
     if learner.n_step > slots - _STACK_SIZE:
         raise ConfigError(
             f"n_step {learner.n_step} must be at most {slots - _STACK_SIZE}: replay_capacity_steps "

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from actor_mimic.errors import ConfigError, check_choice
+from actor_mimic.tasks import is_atari
 
-DEFAULT_PRESET = "fast"  # of experts
+DEFAULT_PRESETS = ("fast", "classic")  # of experts: of Atari games, and of other tasks
 
 # Of experts and transfers, by the names that --set has. Whatever is not here keeps the default of
 # its learner.
@@ -14,7 +15,20 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fast": {
         "algorithm": "pqn",
     },
-    # The same for a GPU and 16 cores or so: more games side by side, in groups that do not wait for
+    # Gymnasium's classic control, and other tasks as small: with the settings of Atari an expert
+    # of CartPole knew one action only, after 50,000 steps and after 200,000.
+    "classic": {
+        "algorithm": "pqn",
+        "total_steps": 200_000,
+        "num_envs": 32,
+        "epochs": 4,
+        "minibatch_size": 64,
+        "learning_rate": 1e-3,
+        "lam": 0.95,
+        "epsilon_end": 0.05,
+        "exploration_fraction": 0.2,
+    },
+    # `fast` for a GPU and 16 cores or so: more games side by side, in groups that do not wait for
     # each other; larger minibatches; the whole network.
     "gpu": {
         "algorithm": "pqn",
@@ -103,6 +117,7 @@ _PAPER: dict[str, Any] = {
     "batch_size_per_task": 8,
     "optimizer": "adam",
     "learning_rate": 2.5e-4,
+    "annealing_fraction": 0.0,
     "objective": "cross_entropy",
     "reduction": "mean",
     "task_weights": "equal",
@@ -131,9 +146,14 @@ DISTILL_PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset_name(stage: str, values: Mapping[str, Any]) -> str | None:
-    """The preset beneath these values: the one they name; of an expert without a learner, fast."""
-    default = DEFAULT_PRESET if stage == "expert" and "algorithm" not in values else None
-    return values.get("preset", default)
+    """The preset beneath these values: the one they name, or that of an expert without a learner.
+
+    It has ``fast`` if its task is an Atari game, ``classic`` if not.
+    """
+    if "preset" in values or stage != "expert" or "algorithm" in values:
+        return values.get("preset")
+    on_atari, elsewhere = DEFAULT_PRESETS
+    return on_atari if is_atari(str(values.get("task", ""))) else elsewhere
 
 
 def presets_of(stage: str) -> Mapping[str, Mapping[str, Any]]:

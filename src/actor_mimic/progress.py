@@ -75,12 +75,12 @@ class StageProgress:
         """Takes in the next record of the stage."""
         match record.kind:
             case "train" | "film":
-                step = min(record.step, self._total_steps)
-                count = f"{step:,} / {self._total_steps:,} steps"
+                # The last update may have waited for more steps than were left.
+                count = f"{record.step:,} / {self._total_steps:,} steps"
                 left = _time_left(record, self._total_steps)
                 rates, figures = _rates(record.values), key_figures(record.values)
                 self._view.step(
-                    step,
+                    min(record.step, self._total_steps),
                     _joined(count, left),
                     _joined(*rates, *figures),
                     f"{self._title}: {_joined(count, *rates, left, *figures)}",

@@ -1,9 +1,9 @@
 """CartPole, solved from random weights."""
 
-from probes import PQNConfig, learn
+from probes import learn
 
 from actor_mimic.compute import Workers
-from actor_mimic.config import NetworkConfig
+from actor_mimic.config import ExpertConfig, build_config
 from actor_mimic.envs.gymnasium import GymnasiumEnvs
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.stages.evaluate import Act, TaskScores, act_randomly, play_games
@@ -11,16 +11,6 @@ from actor_mimic.stages.players import live_player
 
 TASK = "gym:CartPole-v1"
 STEPS = 100_000
-LEARNER = PQNConfig(
-    num_envs=32,
-    rollout_steps=32,
-    minibatch_size=64,
-    epochs=4,
-    learning_rate=1e-3,
-    lam=0.95,
-    exploration_fraction=0.2,
-    epsilon_end=0.05,
-)
 
 
 def played(act: Act, *, epsilon: float, seed: int) -> TaskScores:
@@ -40,9 +30,11 @@ def played(act: Act, *, epsilon: float, seed: int) -> TaskScores:
 
 
 def solve(seed: int) -> TaskScores:
-    """Greedy games after the whole budget."""
-    env = GymnasiumEnvs(TASK, num_envs=LEARNER.num_envs, run_seed=seed)
-    state = learn(env, LEARNER, steps=STEPS, seed=seed, network=NetworkConfig(width=0.5))
+    """Greedy games after the whole budget, with what `train-expert` takes for this task."""
+    config = build_config("expert", {"task": TASK, "total_steps": STEPS})
+    assert isinstance(config, ExpertConfig)
+    env = GymnasiumEnvs(TASK, num_envs=config.learner.num_envs, run_seed=seed)
+    state = learn(env, config.learner, steps=STEPS, seed=seed, network=config.network)
     return played(live_player(state.network, Workers()), epsilon=0.0, seed=seed)
 
 

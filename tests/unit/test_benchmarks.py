@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from actor_mimic.config import build_config
 from actor_mimic.errors import DataError
 from actor_mimic.report.aggregate import collect
 from actor_mimic.storage.records import Record
@@ -15,6 +16,7 @@ from benchmarks.sb3_student import shortfall
 from benchmarks.several_games import GAMES, config_of, ratio
 from benchmarks.summary import Verdict, median, of_sb3, verdicts
 from benchmarks.time_to_score import first_reached
+from benchmarks.workloads import WORKLOADS
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +34,12 @@ ROUNDS = [
     a_round(ours=400.0, sb3_1=50.0, sb3_8=200.0),  # 8, 2
     a_round(ours=350.0, sb3_1=70.0, sb3_8=10.0),  # 5, 35
 ]
+
+
+@pytest.mark.parametrize("name", ["dqn-like-sb3", "dqn-own-batch"])
+def test_what_runs_beside_sb3_has_its_network(name):
+    theirs = build_config("expert", {"task": "pong", "preset": "sb3"})
+    assert WORKLOADS[name].config("pong").network == theirs.network
 
 
 def test_ratios_to_sb3_are_taken_within_a_round_and_against_the_faster():

@@ -105,15 +105,15 @@ def test_an_expert_is_fast_unless_told_and_a_transfer_is_dqn():
 
 
 def test_what_is_asked_for_stands_over_the_preset():
-    config = build("expert", preset="nature", learning_rate="1e-3", norm="all", total_steps=9)
+    config = build("expert", preset="nature", learning_rate="1e-3", norm="all", total_steps=60_000)
 
     assert config == build(
         "expert",
         **{"preset": "nature", "algorithm": "dqn"}  # said twice, and the same
-        | {"learning_rate": 1e-3, "norm": "all", "total_steps": 9},
+        | {"learning_rate": 1e-3, "norm": "all", "total_steps": 60_000},
     )
     assert (config.learner.learning_rate, config.learner.batch_size) == (1e-3, 32)
-    assert (config.network.norm, config.network.width, config.total_steps) == ("all", 1.0, 9)
+    assert (config.network.norm, config.network.width, config.total_steps) == ("all", 1.0, 60_000)
 
 
 def test_nature_is_the_papers_table():
@@ -133,7 +133,7 @@ def test_nature_is_the_papers_table():
     [
         ("50_000", "total_steps", 50_000),
         ("1e6", "total_steps", 1_000_000),
-        (2.0, "total_steps", 2),
+        (5e4, "total_steps", 50_000),
         ("1e-4", "learning_rate", 1e-4),
         (1, "gamma", 1.0),
         (2**53 + 1, "seed", 2**53 + 1),
@@ -159,7 +159,7 @@ def test_text_is_read_as_the_type_of_the_field(given, name, expected):
         (
             "expert",
             {"preset": "natur"},
-            "unknown preset 'natur'.*fast, gpu, nature, sb3; did you mean",
+            "unknown preset 'natur'.*fast, classic, gpu, nature, sb3; did you mean",
         ),
         ("expert", {"preset": 3}, "unknown preset 3"),
         ("expert", {"preset": "nature", "algorithm": "pqn"}, "'pqn' contradicts preset 'nature'"),
@@ -239,8 +239,41 @@ def test_text_is_read_as_the_type_of_the_field(given, name, expected):
         (
             "expert",
             {"algorithm": "dqn", "learning_starts_steps": 192, "replay_capacity_steps": 192}
-            | {"n_step": 9},
+            | {"n_step": 9, "batch_size": 32},
             "n_step 9 must be at most 8",
+        ),
+        (
+            "expert",
+            {"algorithm": "dqn", "batch_size": 2001, "replay_capacity_steps": 2000}
+            | {"learning_starts_steps": 500},
+            "batch_size 2001 exceeds replay_capacity_steps 2000",
+        ),
+        (
+            "expert",
+            {"preset": "sb3", "total_steps": 100_003},
+            "learning_starts_steps 100000 and update_every_steps 4 leave no update in total_steps "
+            "100003: it must be at least 100004",
+        ),
+        (  # 16 environments step together, whatever is updated in between
+            "transfer",
+            {"update_every_steps": 4, "total_steps": 5_015},
+            "update_every_steps 16 leave no update in total_steps 5015: .* at least 5016",
+        ),
+        (
+            "multitask-dqn",
+            {"steps_per_task": 5_031},
+            "leave no update in steps_per_task 5031: it must be at least 5032",
+        ),
+        (
+            "distill",
+            {"steps_per_task": 2_031},
+            "learning_starts_steps 2000 and envs_per_task 32 leave no update in steps_per_task "
+            "2031: it must be at least 2032",
+        ),
+        (
+            "expert",
+            {"total_steps": 2_047},
+            "num_envs x rollout_steps = 64 x 32 = 2048 must be at most total_steps 2047",
         ),
         ("transfer", {"head": "both"}, "fresh or copy"),
         ("distill", {"tasks": ["pong", "pong"]}, "tasks must be different"),
@@ -264,8 +297,13 @@ def test_what_cannot_be_meant_is_refused(stage, values, said):
 
 def test_what_just_fits_is_taken():
     fits = {"learning_starts_steps": 64, "replay_capacity_steps": 192, "n_step": 3}
+    fits |= {"batch_size": 192, "total_steps": 64 + 32}
     assert build("expert", algorithm="dqn", **fits)
     longest = {"learning_starts_steps": 144, "replay_capacity_steps": 207, "n_step": 8}
+    longest |= {"batch_size": 192}
+    assert build("expert", total_steps=2_048)
+    assert build("multitask-dqn", steps_per_task=5_032)
+    assert build("distill", steps_per_task=2_032)
     assert build("expert", algorithm="dqn", **longest)
     assert build("expert", exploration_fraction=1.0, epsilon_start=0.1, epsilon_end=0.1)
     assert build("expert", max_gradient_norm=0)
@@ -279,7 +317,30 @@ def test_truth_in_words(given, meant):
 
 
 def test_distill_counts_steps_over_all_tasks():
-    assert build("distill", tasks=["pong", "boxing"], steps_per_task=10).total_steps == 20
+    assert build("distill", tasks=["pong", "boxing"], steps_per_task=3_000).total_steps == 6_000
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "preset"),
+    [
+        ("pong", {}, "fast"),
+        ("gym:CartPole-v1", {}, "classic"),
+        ("gym:CartPole-v1", {"preset": "fast"}, "fast"),
+        ("pong", {"preset": "classic"}, "classic"),
+    ],
+)
+def test_an_expert_has_the_preset_of_its_task(task, given, preset):
+    values = to_json(build("expert", task=task, **given))
+    expected = to_json(build("expert", task=task, preset=preset))
+    assert values == expected
+    assert (values["learning_rate"], values["lam"]) == {
+        "fast": (2.5e-4, 0.65),
+        "classic": (1e-3, 0.95),
+    }[preset]
+
+
+def test_a_learner_of_its_own_has_no_preset():
+    assert build("expert", task="gym:CartPole-v1", algorithm="pqn").learner == PQNConfig()
 
 
 def test_the_networks_of_a_configuration_are_those_that_can_be_made():

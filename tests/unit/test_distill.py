@@ -186,7 +186,7 @@ def test_the_learning_rate_falls_in_the_last_part(used_rates: list[float]) -> No
 
 
 def test_without_annealing_the_learning_rate_stays(used_rates: list[float]) -> None:
-    with started(config(**SHORT)) as state:
+    with started(config(annealing_fraction=0.0, **SHORT)) as state:
         told = to_the_end(state)
     assert used_rates == told == [0.01] * 7
 

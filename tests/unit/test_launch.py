@@ -6,6 +6,7 @@ import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ from actor_mimic.envs.gymnasium import GymnasiumEnvs
 from actor_mimic.errors import ConfigError, DataError, StorageError, UnavailableError
 from actor_mimic.networks.student import Student
 from actor_mimic.networks.torsos import TorsoSpec
+from actor_mimic.stages import distill, players, references
 from actor_mimic.stages import launch as module
-from actor_mimic.stages import players, references
 from actor_mimic.stages.launch import (
     run_distill,
     run_evaluate,
@@ -130,8 +131,9 @@ def test_no_environment_stays_open_where_a_stage_is_refused(
             values = {"tasks": (TASK, "gym:Acrobot-v1")}
             records = run_multitask_dqn(build_config("multitask-dqn", values), launch)
         case "unlike":  # refused before there is a state
-            values = STUDENT | {"replay_capacity_steps": 10**13}
-            records = run_distill(build_config("distill", values), launch, {TASK: expert})
+            refuse = Mock(side_effect=ConfigError("unlike"))
+            monkeypatch.setattr(distill, "_check_teachers", refuse)
+            records = run_distill(build_config("distill", STUDENT), launch, {TASK: expert})
         case _:
             records = run_distill(build_config("distill", STUDENT), launch, {TASK: expert})
 

@@ -373,7 +373,8 @@ def test_a_transfer_starts_from_what_the_tasks_have_shared(head: str, tmp_path: 
     parent = resolve_checkpoint(tmp_path / "parent")
     asked = {
         "task": "breakout",
-        "total_steps": 8,
+        "total_steps": 32,
+        "learning_rate": 1e-30,  # no weight moves
         "num_envs": 4,
         "update_every_steps": 8,
         "learning_starts_steps": 24,

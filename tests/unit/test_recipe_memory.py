@@ -1,10 +1,11 @@
 import pytest
 
 from actor_mimic import compute
-from actor_mimic.config import EvaluateConfig, build_config
+from actor_mimic.config import build_config
 from actor_mimic.errors import ConfigError
 from actor_mimic.recipes.load import load_recipe
-from actor_mimic.recipes.memory import check_memory, replay_bytes
+from actor_mimic.recipes.memory import check_memory
+from actor_mimic.stages.space import replay_bytes
 
 FRAME = 84 * 84
 
@@ -35,17 +36,17 @@ def test_a_multitask_dqn_has_a_replay_for_each_game():
     assert replay_bytes(several) == 2 * one
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        build_config("expert", {"task": "pong"}),  # PQN has no replay
-        build_config("transfer", {"task": "gym:CartPole-v1"}),
-        build_config("multitask-dqn", {"tasks": ["gym:CartPole-v1"]}),
-        EvaluateConfig(("pong",)),
-    ],
-)
-def test_what_needs_none(config):
-    assert replay_bytes(config) == 0
+def test_vectors_of_every_length_are_counted():
+    values = {"replay_capacity_steps": 16_000, "num_envs": 16}
+    tasks = ["gym:CartPole-v1", "gym:Acrobot-v1"]  # 4 and 6 numbers
+
+    each = 2 + 4 + 1  # action, reward, flags
+    expected = 16_000 * (4 * 4 + each + 4 * 6 + each)
+    assert replay_bytes(build_config("multitask-dqn", values | {"tasks": tasks})) == expected
+
+
+def test_parallel_q_learning_has_none():
+    assert replay_bytes(build_config("expert", {"task": "pong"})) == 0
 
 
 def test_the_largest_stage_is_named_and_refused_before_anything_runs(tmp_path, monkeypatch):

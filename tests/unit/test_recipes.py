@@ -28,7 +28,7 @@ seeds = [0, 7]
 scale = 0.5
 
 [defaults.expert]
-total_steps = 1_000
+total_steps = 10_000
 width = 0.25
 
 [[stage]]
@@ -41,13 +41,13 @@ name = "cart"
 kind = "expert"
 task = "gym:CartPole-v1"
 algorithm = "dqn"
-total_steps = 2_000
+total_steps = 20_000
 seeds = [3]
 
 [[stage]]
 name = "student"
 kind = "distill"
-steps_per_task = 500
+steps_per_task = 5_000
 teachers = { pong = "pong-expert" }
 
 [[stage]]
@@ -91,15 +91,15 @@ def test_stages_take_settings_defaults_seeds_and_scale():
 
     expert, cart, student, warm, cold, play = recipe.stages
     assert isinstance(expert.config, ExpertConfig)
-    assert expert.config.total_steps == 500  # half of the default of its kind
+    assert expert.config.total_steps == 5_000  # half of the default of its kind
     assert expert.config.network.width == 0.25
     assert expert.seeds == (0, 7)
     assert [expert.for_seed(seed).seed for seed in expert.seeds] == [0, 7]
     assert isinstance(cart.config, ExpertConfig)
     assert isinstance(cart.config.learner, DQNConfig)
-    assert (cart.config.total_steps, cart.seeds) == (1_000, (3,))
+    assert (cart.config.total_steps, cart.seeds) == (10_000, (3,))
     assert isinstance(student.config, DistillConfig)
-    assert student.config.steps_per_task == 250
+    assert student.config.steps_per_task == 2_500
     assert student.teachers == {"pong": Parent(stage="pong-expert")}
     assert isinstance(warm.config, TransferConfig)
     assert warm.config.total_steps == 500_000  # half of what nobody wrote down
@@ -164,10 +164,11 @@ def test_a_parent_decides_the_shape_and_defaults_are_for_random_weights():
 
 def test_a_preset_is_named_like_any_setting_and_others_stand_over_it():
     text = RECIPE.replace('algorithm = "dqn"', 'preset = "nature"\nbatch_size = 8')
+    text = text.replace("total_steps = 20_000", "total_steps = 200_000")
     (cart,) = [stage for stage in parse(text).stages if stage.name == "cart"]
 
     expected = {"task": "gym:CartPole-v1", "preset": "nature", "batch_size": 8}
-    assert cart.config == build_config("expert", expected | {"total_steps": 1_000, "width": 0.25})
+    assert cart.config == build_config("expert", expected | {"total_steps": 100_000, "width": 0.25})
 
     said = refused("width = 0.25", 'preset = "natur"')
     assert said.startswith(f"mine.toml:{line_of(RECIPE, 'width')}: ")
@@ -237,7 +238,7 @@ def test_misspelt_keys_are_named_with_file_line_and_the_nearest(old, new, key):
         ('task = "pong"', "", "task must be the name of a game"),
         ('task = "pong"', 'task = "zoo:pong"', "neither an Atari game nor gym:"),
         ('task = "pong"', 'task = "pong"\nseed = 1', "seeds = [...]"),
-        ("steps_per_task = 500", 'tasks = ["pong"]', "tasks is given by the keys of teachers"),
+        ("steps_per_task = 5_000", 'tasks = ["pong"]', "tasks is given by the keys of teachers"),
         ('{ pong = "pong-expert" }', "{}", "teachers must be"),
         ('{ pong = "pong-expert" }', '{ boxing = "pong-expert" }', "plays pong, not boxing"),
         ('{ pong = "pong-expert" }', '{ pong = "student" }', "must stand above it"),
@@ -270,10 +271,10 @@ def test_contradictions_are_refused(old, new, expected):
 def test_a_wrong_setting_is_found_in_the_table_that_has_it():
     both = RECIPE.replace('task = "pong"', 'task = "pong"\ntotal_steps = -5')
 
-    message = refused("total_steps = 1_000", "total_steps = -1", text=both)
+    message = refused("total_steps = 10_000", "total_steps = -1", text=both)
 
     assert message.startswith(f"mine.toml:{line_of(both, 'total_steps = -5')}: stage 'pong-expert'")
-    alone = refused("total_steps = 1_000", "total_steps = -1")
+    alone = refused("total_steps = 10_000", "total_steps = -1")
     assert alone.startswith("mine.toml:6: stage 'pong-expert'")
 
 

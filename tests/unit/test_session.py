@@ -252,7 +252,9 @@ def test_divergence_leaves_the_last_checkpoint(run):
 
     assert str(diverged.value) == (
         "pong, after 60 steps and 6 updates: not finite The last checkpoint, of step 40, is "
-        "intact: the same command goes on from it; other settings need another run directory."
+        "intact. The same command goes on from it, and where resume is exact comes here again; "
+        "other settings need another run directory, and an expert's weights can be taken there "
+        "(transfer --from)."
     )
     assert saved_steps(run) == [40]
     list(Script().run(run))

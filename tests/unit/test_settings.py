@@ -43,10 +43,10 @@ def test_the_environment_chooses_a_preset_and_leaves_other_stages_alone():
 
 
 def test_a_budget_over_all_tasks_is_named_by_its_option():
-    _, found = read("distill", steps_per_task=5)
-    assert found["steps_per_task"] == (5, "--total-steps")
+    _, found = read("distill", steps_per_task=5_000)
+    assert found["steps_per_task"] == (5_000, "--total-steps")
     with pytest.raises(ConfigError, match="twice"):
-        read("distill", steps_per_task=5, sets=["steps_per_task=6"])
+        read("distill", steps_per_task=5_000, sets=["steps_per_task=6_000"])
 
 
 def test_what_is_left_open_may_be_in_the_environment():

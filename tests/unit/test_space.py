@@ -9,6 +9,7 @@ from actor_mimic import compute
 from actor_mimic.compute import Compute
 from actor_mimic.config import build_config
 from actor_mimic.errors import ConfigError
+from actor_mimic.stages import space
 from actor_mimic.stages.space import disk_bytes, foresee_memory
 
 KB = 1000
@@ -46,6 +47,9 @@ def test_a_student_has_a_replay_for_each_task():
     assert disk_bytes(config, KB, 14 * KB) == 12 * KB + 7 * KB
 
 
+SMALL = {"replay_capacity_steps": 4096, "learning_starts_steps": 1000, "network": "mlp"}
+
+
 # An observation of CartPole is 4 numbers of 4 bytes, and as many as the network reads it.
 @pytest.mark.parametrize(
     ("stage", "settings", "needed", "named"),
@@ -57,9 +61,15 @@ def test_a_student_has_a_replay_for_each_task():
             8192 * 32,
             "minibatch_size",
         ),
-        ("expert", {"algorithm": "dqn", "batch_size": 4096}, 2 * 4096 * 32, "batch_size"),
-        ("multitask-dqn", {"batch_size": 4096}, 2 * 2 * 4096 * 32, "batch_size"),
-        ("distill", {"batch_size_per_task": 4096}, 2 * 4096 * 32, "batch_size_per_task"),
+        ("expert", {"algorithm": "dqn", "batch_size": 4096} | SMALL, 2 * 4096 * 32, "batch_size"),
+        ("multitask-dqn", {"batch_size": 4096} | SMALL, 2 * 2 * 4096 * 32, "batch_size"),
+        (
+            "distill",
+            {"batch_size_per_task": 4096, "feature_weight": 0.0, "network": "mlp"}
+            | {"replay_capacity_steps": 384, "learning_starts_steps": 320},
+            2 * 4096 * 32,
+            "batch_size_per_task",
+        ),
         # Hidden layers of 1280: 4 x 1280, 1280 x 1280, 1280 x 2, their biases and norms.
         ("expert", {"width": 10.0}, 16 * (4 * 1280 + 1280**2 + 2 * 1280 + 6 * 1280 + 2), "width"),
     ],
@@ -68,6 +78,7 @@ def test_memory_by_hand(stage, settings, needed, named, monkeypatch):
     tasks = {"task": TASK} if stage == "expert" else {"tasks": (TASK, "gym:Acrobot-v1")}
     config = build_config(stage, tasks | settings)
     cpu = Compute("cpu", "float32", 1)
+    monkeypatch.setattr(space, "ENV_BYTES", 0)
 
     monkeypatch.setattr(compute, "available_memory_bytes", lambda: math.ceil(1.1 * needed))
     foresee_memory(config, cpu)
@@ -103,4 +114,30 @@ def test_emulators_must_fit_before_they_are_made(stage, settings, count, named, 
     monkeypatch.setattr(compute, "available_memory_bytes", lambda: int(1.1 * count * 2**20) - 1)
 
     with pytest.raises(ConfigError, match=f"emulators needs .* smaller {named}$"):
+        foresee_memory(config, Compute("cpu", "float32", 1))
+
+
+def test_environments_of_gymnasium_must_fit_too(monkeypatch):
+    config = build_config("expert", {"task": TASK, "num_envs": 1024, "rollout_steps": 2})
+    monkeypatch.setattr(compute, "available_memory_bytes", lambda: int(1.1 * 4 * 2**20) - 1)
+
+    with pytest.raises(ConfigError, match=r"environments needs .* smaller num_envs$"):
+        foresee_memory(config, Compute("cpu", "float32", 1))
+
+
+def test_quantiles_must_fit_before_anything_is_made(monkeypatch):
+    settings = {"num_quantiles": 1000, "batch_size": 64, "replay_capacity_steps": 10_000}
+    config = build_config("expert", DQN | {"total_steps": 10_000} | settings)
+    pairs = 4 * 64 * 1000**2  # of each example: all of its quantiles beside all of its target's
+    monkeypatch.setattr(compute, "available_memory_bytes", lambda: math.ceil(1.1 * pairs) - 1)
+
+    with pytest.raises(ConfigError, match="smaller num_quantiles or batch_size"):
+        foresee_memory(config, Compute("cpu", "float32", 1))
+
+
+def test_replays_must_fit_before_there_are_environments(monkeypatch):
+    config = build_config("expert", DQN | {"total_steps": 10_000, "replay_capacity_steps": 10**9})
+    monkeypatch.setattr(compute, "available_memory_bytes", lambda: 2**30)
+
+    with pytest.raises(ConfigError, match=r"the replay of 1 task\(s\) needs 21\.4 GiB"):
         foresee_memory(config, Compute("cpu", "float32", 1))

@@ -15,7 +15,7 @@
     name = "pong-expert"
     kind = "expert"                  # expert, distill, multitask-dqn, transfer or evaluate
     task = "pong"                    # any hyper-parameter of the stage stands here, by its name
-    preset = "nature"                # optional: fast, gpu, nature or sb3, beneath the other values
+    preset = "nature"                # optional, one of PRESETS: beneath the other values
 
     [[stage]]
     name = "student"

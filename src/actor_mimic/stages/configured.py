@@ -44,9 +44,19 @@ def dqn_optimizer(settings: DQNConfig, network: nn.Module) -> torch.optim.Optimi
 
 
 def epsilon_at(settings: PQNConfig | DQNConfig, steps: int, total_steps: int) -> float:
-    """The probability of a random action after so many steps of the budget."""
+    """The probability of a random action after so many steps of the budget.
+
+    It begins to fall when learning begins: a DQN that knows nothing would else fill its replay
+    with the few actions that it happens to prefer.
+
+    Args:
+        settings: of the learner.
+        steps: of one task.
+        total_steps: likewise.
+    """
+    starts = settings.learning_starts_steps if isinstance(settings, DQNConfig) else 0
     return linear(
-        steps,
+        max(0, steps - starts),
         start=settings.epsilon_start,
         end=settings.epsilon_end,
         duration_steps=max(1, round(settings.exploration_fraction * total_steps)),

@@ -85,7 +85,8 @@ class MultitaskDQNState:
         """As many steps as one update waits for, and the update; or one step, and its updates."""
         settings = self._settings
         metrics: dict[str, Tensor | float] = {}
-        epsilon = epsilon_at(settings, self.steps, self.total_steps)
+        steps_of_each = self.steps // len(self._config.tasks)
+        epsilon = epsilon_at(settings, steps_of_each, self._config.steps_per_task)
         for turn in range(settings.turns_per_update):
             self._games.rollout.send(self._greedy(), epsilon)
             # Updates run beside the emulators, on what the replays held before this step.

@@ -37,17 +37,27 @@ def make_replays(layouts: Sequence[Mapping[str, Any]], device: str) -> list[Fram
 
     Args:
         layouts: of each; see `replay_layout`.
-        device: of the learner. Where it has twice the memory that is needed, frames are kept
-            there and need not travel again for every batch that has them.
+        device: of the learner. Frames that are kept there need not travel again for every batch
+            that has them; see `place_of_replays`.
 
     Raises:
         ConfigError: if together they would not fit into main memory either.
     """
     needed = sum(FrameReplay.bytes_needed(**layout) for layout in layouts)
-    if free_bytes(device) < 2 * needed:
+    place = place_of_replays(needed, len(layouts), device)
+    return [FrameReplay(**layout, device=place) for layout in layouts]
+
+
+def place_of_replays(needed_bytes: int, num_tasks: int, device: str) -> str:
+    """Where frames are to be kept: on the device, if they leave half of it free, or in main memory.
+
+    Raises:
+        ConfigError: if they fit into neither.
+    """
+    if free_bytes(device) < 2 * needed_bytes:
         device = "cpu"
-    require_memory(needed, f"the replay of {len(layouts)} task(s)", device=device)
-    return [FrameReplay(**layout, device=device) for layout in layouts]
+    require_memory(needed_bytes, f"the replay of {num_tasks} task(s)", device=device)
+    return device
 
 
 def add_transition(replay: FrameReplay, transition: Transition, **labels: Tensor) -> None:

@@ -164,8 +164,9 @@ class Session:
         if self._last is None:
             return "There is no checkpoint yet."
         return (
-            f"The last checkpoint, of step {self._last.step:,}, is intact: the same command goes "
-            "on from it; other settings need another run directory."
+            f"The last checkpoint, of step {self._last.step:,}, is intact. The same command goes "
+            "on from it, and where resume is exact comes here again; other settings need another "
+            "run directory, and an expert's weights can be taken there (transfer --from)."
         )
 
     def _something_is_due(self, before: int, now: int) -> bool:

@@ -1,15 +1,23 @@
 """How much memory and disk a learning stage will take, said and checked before it begins."""
 
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+import torch
+
+from actor_mimic.actions import ATARI_ALPHABET
 from actor_mimic.compute import Compute, require_memory
 from actor_mimic.config import Config, DistillConfig, SeveralTasks, to_json
+from actor_mimic.envs.atari import AtariEnvs
 from actor_mimic.envs.make import describe_task
 from actor_mimic.errors import ConfigError
-from actor_mimic.learner_config import PQNConfig
+from actor_mimic.learner_config import DQNConfig, PQNConfig
 from actor_mimic.networks.q_network import QNetwork
+from actor_mimic.networks.torsos import SHAPES
+from actor_mimic.replay.frame_replay import FrameReplay
 from actor_mimic.stages.configured import torso_spec
+from actor_mimic.stages.replays import place_of_replays
 from actor_mimic.stages.session import KEEP_LAST
 from actor_mimic.stages.training import LearningState
 from actor_mimic.storage.run_dir import RunDir
@@ -18,36 +26,82 @@ from actor_mimic.tasks import is_atari
 # Beside the weights, a checkpoint has two moments of each and, of a DQN, a second network.
 COPIES_OF_WEIGHTS = 4
 EMULATOR_BYTES = 1 << 20  # at least: 128 of them, with their stacks, were seen to take 1.5 MiB each
+ENV_BYTES = 4 << 10  # at least, of Gymnasium's: 3,000 of CartPole took 5 KiB each
 
 
 def foresee_memory(config: Config, compute: Compute) -> None:
     """Refuses environments, batches and networks that cannot fit, before there are any.
 
     What is counted is a lower bound: the observations of a rollout or of a batch, raw and as the
-    network reads them, and the weights with what their optimiser keeps. Replays are counted where
-    they are made.
+    network reads them, the weights with what their optimiser keeps, and the replays.
 
     Raises:
         ConfigError: naming the settings to lower.
         UsageError, UnavailableError: if there is no such task.
     """
-    name, count = _emulators(config)
-    require_memory(count * EMULATOR_BYTES, "emulators", name)
+    tasks = _tasks(config)
+    name, each = _envs_of_each(config)
+    emulators = sum(map(is_atari, tasks))
+    needed = each * (emulators * EMULATOR_BYTES + (len(tasks) - emulators) * ENV_BYTES)
+    require_memory(needed, "emulators" if emulators else "environments", name)
+    place_of_replays(replay_bytes(config), len(tasks), compute.device)
     for settings, purpose, needed_bytes in _needs(config):
         require_memory(needed_bytes, purpose, settings, compute.device)
 
 
-def _emulators(config: Config) -> tuple[str, int]:
-    """The setting that says how many Atari emulators there are to be, and how many that is."""
-    tasks = config.tasks if isinstance(config, SeveralTasks) else (config.task,)
-    atari = sum(is_atari(task) for task in tasks)
+def replay_bytes(config: Config) -> int:
+    """Memory of a stage's replays when they are full; 0 if it has none.
+
+    Features of teachers are taken to be as wide as the student's: here nobody has asked them yet.
+    """
+    labels = {}
     if isinstance(config, DistillConfig):
-        return "envs_per_task", config.envs_per_task * atari
-    return "num_envs", config.learner.num_envs * atari
+        capacity = config.replay_capacity_steps
+        labels["label_scores"] = len(ATARI_ALPHABET)
+        if config.feature_weight:
+            spec = torso_spec(config.network, _observation(config.tasks[0]), shared=True)
+            labels["label_features"] = round(SHAPES[spec.kind].hidden[-1] * spec.width)
+    elif isinstance(config.learner, DQNConfig):
+        capacity = config.learner.replay_capacity_steps
+    else:
+        return 0
+    _, num_envs = _envs_of_each(config)
+    total = 0
+    for task in _tasks(config):
+        shape = _observation(task)
+        is_image = len(shape) > 1
+        total += FrameReplay.bytes_needed(
+            num_envs=num_envs,
+            capacity_steps=capacity,
+            frame_shape=shape[1:] if is_image else shape,
+            frame_dtype=torch.uint8 if is_image else torch.float32,
+            stack_size=shape[0] if is_image else 1,
+            **labels,
+        )
+    return total
+
+
+def _tasks(config: Config) -> Sequence[str]:
+    return config.tasks if isinstance(config, SeveralTasks) else (config.task,)
+
+
+def _envs_of_each(config: Config) -> tuple[str, int]:
+    """The setting that says how many environments of each task there are to be, and its value."""
+    if isinstance(config, DistillConfig):
+        return "envs_per_task", config.envs_per_task
+    return "num_envs", config.learner.num_envs
+
+
+@functools.cache
+def _observation(task: str) -> tuple[int, ...]:
+    """Shape of an observation; all games of Atari have one."""
+    if is_atari(task):
+        return (AtariEnvs.stack_size, *AtariEnvs.frame_shape)
+    return describe_task(task)[0]
 
 
 def _needs(config: Config) -> Iterator[tuple[str, str, int]]:
-    tasks = config.tasks if isinstance(config, SeveralTasks) else (config.task,)
+    tasks = _tasks(config)
     shape, actions = describe_task(tasks[0])
     raw = math.prod(shape) * (1 if len(shape) > 1 else 4)
     read = raw + 4 * math.prod(shape)
@@ -61,15 +115,24 @@ def _needs(config: Config) -> Iterator[tuple[str, str, int]]:
         yield "minibatch_size", "a minibatch", learner.minibatch_size * read
     else:
         # With what each example leads to.
-        yield "batch_size", "a batch", 2 * config.learner.batch_size * len(tasks) * read
+        size, quantiles = config.learner.batch_size * len(tasks), config.learner.num_quantiles
+        yield "batch_size", "a batch", 2 * size * read
+        if quantiles > 1:  # every one of an example beside every one of its target
+            pairs = 4 * size * quantiles**2
+            yield "num_quantiles or batch_size", "the quantiles of a batch", pairs
     try:
         spec = torso_spec(config.network, shape, shared=isinstance(config, SeveralTasks))
-        network = QNetwork(spec, len(actions), generator=None)
+        network = QNetwork(spec, len(actions), generator=None, num_quantiles=_quantiles(config))
     except ConfigError:
         return  # one that does not fit the task is refused where it is made, with its parent's name
     # Weights, their gradients, and two moments of each, in float32.
     count = sum(parameter.numel() for parameter in network.parameters())
     yield "width", "a network of that width", 4 * 4 * count
+
+
+def _quantiles(config: Config) -> int:
+    learner = None if isinstance(config, DistillConfig) else config.learner
+    return learner.num_quantiles if isinstance(learner, DQNConfig) else 1
 
 
 def foresee_storage(

@@ -13,7 +13,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from actor_mimic.config import NETWORK_SETTINGS, DistillConfig, TransferConfig, to_json
 from actor_mimic.errors import ConfigError, DataError, UsageError
-from actor_mimic.presets import DEFAULT_PRESET
+from actor_mimic.presets import DEFAULT_PRESETS
 from actor_mimic.verbs.arguments import (
     CheckpointName,
     Compiled,
@@ -59,9 +59,9 @@ class TrainExpert:
     quiet: Quiet = False
     """Say nothing but errors."""
     preset: OptionalPreset = None
-    """fast: PQN; gpu: the same for a GPU and many cores; nature: the DQN of Mnih et al. (2015);
-    sb3: that of Stable-Baselines3's zoo.
-    Left out: fast, or what --algorithm alone gives."""
+    """fast: PQN; classic: PQN for small tasks; gpu: PQN for a GPU and many cores; nature: the DQN
+    of Mnih et al. (2015); sb3: that of Stable-Baselines3's zoo.
+    Left out: fast for Atari, classic for other tasks, or what --algorithm alone gives."""
     algorithm: OptionalAlgorithm = None
     """pqn: parallel environments, no replay; dqn: replay and target network. Left out: the
     preset's."""
@@ -75,9 +75,9 @@ class TrainExpert:
         values = {"task": self.task, "preset": self.preset, "algorithm": self.algorithm}
         settings = read_stage("expert", values, self.common)
         config = to_json(settings.config)
-        # The default preset goes by the name of its algorithm.
+        # Default presets go by the name of their algorithm.
         label = settings.preset
-        if label is None or label == DEFAULT_PRESET:
+        if label is None or label in DEFAULT_PRESETS:
             label = str(config["algorithm"])
         path = self.common.run_dir or default_dir("expert", self.task, label, config["seed"])
         title = f"expert {self.task}"
