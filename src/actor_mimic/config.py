@@ -115,11 +115,11 @@ class DistillConfig:
     epsilon: float = 0.1
     replay_capacity_steps: int = 100_000  # per task
     learning_starts_steps: int = 2_000  # per task
-    samples_per_step: float = 0.0  # 0: 2 of images, 4 of vectors, which cost less than playing
+    samples_per_step: float = 0.0  # 0: 2 of images, 8 of vectors, which cost less than playing
     batch_size_per_task: int = 64
     optimizer: str = "adam"  # or "authors_adam"
     learning_rate: float = 5e-4
-    annealing_fraction: float = 0.5  # of the steps, the last: in them learning_rate falls to 0
+    annealing_fraction: float = 0.25  # of the steps, the last: in them learning_rate falls to 0
     objective: str = "cross_entropy"  # or "kl", "nll", "mse"
     reduction: str = "mean"  # or "sum"
     task_weights: str = "equal"  # or "gap"

@@ -111,7 +111,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_the_same_command_goes_on(
     )
     assert stopped.returncode == 70, stopped.stderr
     *_, said = stopped.stderr.splitlines()
-    assert said.startswith(f"error: {exploding}, after 768 steps and 20 updates: not finite: ")
+    assert said.startswith(f"error: {exploding}, after 768 steps and 40 updates: not finite: ")
     assert "stopped before the optimiser step" in said
     assert "The last checkpoint, of step 512, is intact" in said
     assert "Traceback" not in stopped.stderr

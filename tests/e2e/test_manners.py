@@ -374,17 +374,18 @@ def test_settings_say_where_they_are_from(
         "FAULT": "x:1:eio",
     }.items():
         monkeypatch.setenv(f"ACTOR_MIMIC_{name}", value)
-    command = ["train-expert", TASK, "--total-steps=99", "--set=lam=0.9", "--print-config"]
+    command = ["train-expert", TASK, "--total-steps=9999", "--set=lam=0.9", "--print-config"]
 
     assert in_process(*command, "--run-dir=run", "--json") == 0
     shown = json.loads(capsys.readouterr().out)
     found = {name: (entry["value"], entry["from"]) for name, entry in shown["settings"].items()}
     assert found["task"] == (TASK, "TASK")
-    assert found["total_steps"] == (99, "--total-steps")
+    assert found["total_steps"] == (9999, "--total-steps")
     assert found["lam"] == (0.9, "--set")
     assert found["gamma"] == (0.5, "ACTOR_MIMIC_GAMMA")
-    assert found["algorithm"] == ("pqn", "preset fast")
-    assert found["epochs"] == (2, "default")
+    assert found["algorithm"] == ("pqn", "preset classic")
+    assert found["epochs"] == (4, "preset classic")
+    assert found["rollout_steps"] == (32, "default")
     assert found["threads"] == (1, "run/run.json")
     assert "batch_size" not in found
     assert in_process(*command, "--run-dir=run", "--json", "--threads=3", "--precision=auto") == 0
@@ -399,7 +400,7 @@ def test_settings_say_where_they_are_from(
 RECIPE = f"""name = "mine"
 scale = 0.5
 [defaults.expert]
-total_steps = 1000
+total_steps = 200000
 num_envs = 8
 preset = "nature"
 
@@ -441,7 +442,7 @@ def test_settings_of_a_recipe_say_where_they_are_from(
         for stage in stages
     )
     assert expert["task"] == (TASK, "mine.toml:11")
-    assert expert["total_steps"] == (500, "mine.toml:4 x scale 0.5")
+    assert expert["total_steps"] == (100_000, "mine.toml:4 x scale 0.5")
     assert expert["num_envs"] == (4, "mine.toml:12")
     assert expert["batch_size"] == (32, "preset nature")
     assert expert["double"] == (False, "preset nature")

@@ -117,7 +117,7 @@ def test_steps_of_vectors_are_trained_on_more_often_than_images() -> None:
         for _ in range(5):
             state.advance()
             updates.append(state.updates)
-    assert updates == [0, 0, 0, 2, 4]  # 4 x 4 samples are two batches
+    assert updates == [0, 0, 0, 4, 8]  # 4 x 8 samples are four batches
     env = make_envs("pong", num_envs=1, run_seed=0)
     assert default_samples_per_step([env]) == 2.0
     env.close()

@@ -330,7 +330,7 @@ def _halved(task: str, features: Float[Tensor, "envs features"]) -> Float[Tensor
 
 def default_samples_per_step(envs: Sequence[VectorEnv]) -> float:
     """How often each step is trained on, where the configuration leaves it open."""
-    return 2.0 if any(len(env.frame_shape) > 1 for env in envs) else 4.0
+    return 2.0 if any(len(env.frame_shape) > 1 for env in envs) else 8.0
 
 
 def _objective(config: DistillConfig, teachers: Sequence[Teacher]) -> Objective:
