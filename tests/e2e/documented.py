@@ -41,7 +41,7 @@ from actor_mimic.verbs import functions
 ROOT = Path(__file__).parents[2]
 NOT_RUN = re.compile(r"<!-- not run: .+ -->")
 EXAMPLES = {
-    "distil_your_sb3_agents.py": ["--agent-steps=200", "--student-steps=64"],
+    "distil_your_sb3_agents.py": ["--agent-steps=200", "--student-steps=2048"],
     "add_a_gymnasium_task.py": ["--steps=64"],
     "use_a_student.py": ["--steps=64"],
 }

@@ -333,7 +333,10 @@ def test_completion_knows_verbs_options_and_choices(shell: str, tmp_path: Path) 
     script = call("--print-completion", shell, cwd=tmp_path).stdout
     (tmp_path / "script").write_text(script)
     asked = {"tr": "train-expert transfer", "train-expert pong --pre": "--preset --precision"}
-    asked |= {"train-expert pong --preset ": "fast gpu nature sb3", "distill --head s": "shared"}
+    asked |= {
+        "train-expert pong --preset ": "fast classic gpu nature sb3",
+        "distill --head s": "shared",
+    }
     for line, expected in asked.items():
         words = f"actor-mimic {line}".split(" ")
         given = " ".join(f"'{word}'" for word in words)

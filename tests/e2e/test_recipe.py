@@ -53,6 +53,7 @@ task = "{TASK}"
 [[stage]]
 name = "student"
 kind = "distill"
+network = "mlp"
 steps_per_task = 512
 envs_per_task = 4
 learning_starts_steps = 100

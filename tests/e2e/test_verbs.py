@@ -26,7 +26,12 @@ SMALL = [
     "--set=final_episodes=4",
     "--threads=1",
 ]
-SMALL_PQN = ["--set=num_envs=8", "--set=rollout_steps=16", "--set=minibatch_size=64"]
+SMALL_PQN = [
+    "--set=num_envs=8",
+    "--set=rollout_steps=16",
+    "--set=minibatch_size=64",
+    "--set=epochs=2",
+]
 SMALL_DQN = [
     "--algorithm=dqn",
     "--set=num_envs=4",
@@ -257,7 +262,11 @@ def test_doctor_and_games(runs: Path) -> None:
         (["train-expert", TASK, "--set", "gamma=high"], 78, "a number"),
         (["train-expert", TASK, "--set", "minibatch_size=100"], 78, "minibatch_size"),
         (["train-expert", TASK, "--algorithm=dqn", "--set=replay_capacity_steps=1e12"], 78, "GiB"),
-        (["train-expert", "pong", "--set=num_envs=1_000_000"], 78, "smaller num_envs"),
+        (
+            ["train-expert", "pong", "--total-steps=1_000_000_000", "--set=num_envs=1_000_000"],
+            78,
+            "smaller num_envs",
+        ),
         (["train-expert", "pong", "--set=width=200"], 78, "smaller width"),
         (["distill", f"{TASK}=pqn", "--set=batch_size_per_task=1e10"], 78, "smaller batch_size"),
         (["show", "nowhere"], 65, "nowhere"),
