@@ -121,7 +121,7 @@ def test_a_mixture_gives_the_teacher_its_share_in_every_environment():
         envs_per_task=16,
         steps_per_task=6_400,
         replay_capacity_steps=8_000,
-        learning_starts_steps=8_000,
+        learning_starts_steps=6_384,  # learnt from after the last step
         teacher_share_start=0.9,
         teacher_share_end=0.2,
         teacher_share_fraction=0.5,

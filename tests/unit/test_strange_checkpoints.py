@@ -72,6 +72,7 @@ def test_a_state_that_was_made_up_is_refused_or_harmless(tmp_path):
     """Everything in state.json left out, or replaced by something else, with all hashes right."""
     settings = {"task": CARTPOLE, "algorithm": "dqn", "total_steps": 64, "num_envs": 2}
     settings |= {"learning_starts_steps": 16, "replay_capacity_steps": 64, "width": 0.25}
+    settings |= {"batch_size": 32}
     settings |= {"checkpoint_every_steps": 32, "eval_every_steps": 0, "final_episodes": 0}
     config = build_config("expert", settings)
     run = tmp_path / "run"

@@ -74,7 +74,7 @@ def test_an_expert_comes_back_as_it_went_but_for_the_rounding(tmp_path):
     assert name_of_model(trained.model_sha256) is None
     told = found.manifest["shipped"]
     assert told["source_sha256"] == trained.model_sha256 != found.model_sha256
-    assert (told["preset"], told["run_seconds"]) == ("fast", 12.5)
+    assert (told["preset"], told["run_seconds"]) == ("classic", 12.5)
     assert "changed" not in told
     before, after = load_network(trained).state_dict(), load_network(found).state_dict()
     assert before.keys() == after.keys()
@@ -296,7 +296,7 @@ def test_scores_of_other_weights_are_refused(zoo):
     ],
 )
 def test_the_command_of_a_run_trains_it_again(values, preset, settings):
-    config = build_config("expert", {"task": "pong", "total_steps": 1000} | values)
+    config = build_config("expert", {"task": "pong", "total_steps": 200_000} | values)
     stored = to_json(config)
     found, command = training_command(stored, {"centred": stored["centred"]})
 
