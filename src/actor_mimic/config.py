@@ -158,9 +158,10 @@ class DistillConfig:
             )
         capacity, starts = self.replay_capacity_steps, self.learning_starts_steps
         check_replay(capacity, starts, "envs_per_task", self.envs_per_task)
-        check_budget(
-            "steps_per_task", self.steps_per_task, starts, "envs_per_task", self.envs_per_task
-        )
+        # Left open it is 2 at least.
+        due = (self.samples_per_step or 2.0) * self.envs_per_task
+        period = self.envs_per_task * math.ceil(self.batch_size_per_task / due)
+        check_budget("steps_per_task", self.steps_per_task, starts, period)
 
 
 @dataclass(frozen=True)

@@ -90,9 +90,7 @@ def check_learner(learner: PQNConfig | DQNConfig, budget: str, budget_steps: int
     if isinstance(learner, DQNConfig):
         _check_dqn(learner)
         period = max(learner.update_every_steps, learner.num_envs)
-        check_budget(
-            budget, budget_steps, learner.learning_starts_steps, "update_every_steps", period
-        )
+        check_budget(budget, budget_steps, learner.learning_starts_steps, period)
         return
     if learner.num_envs % learner.env_groups:
         raise ConfigError(
@@ -111,18 +109,23 @@ def check_learner(learner: PQNConfig | DQNConfig, budget: str, budget_steps: int
         )
 
 
-def check_budget(
-    budget: str, budget_steps: int, starts_steps: int, period_name: str, period: int
-) -> None:
-    """Refuses a budget that is over before the first update.
+def check_budget(budget: str, budget_steps: int, starts_steps: int, period: int) -> None:
+    """Refuses a budget that may be over before the first update.
+
+    Args:
+        budget: the setting that says how many steps there are, for messages.
+        budget_steps: its value.
+        starts_steps: when learning starts.
+        period: steps from one update to the next.
 
     Raises:
         ConfigError: saying what would do.
     """
     if starts_steps + period > budget_steps:
         raise ConfigError(
-            f"learning_starts_steps {starts_steps} and {period_name} {period} leave no update in "
-            f"{budget} {budget_steps}: it must be at least {starts_steps + period}"
+            f"{budget} {budget_steps} must be at least {starts_steps + period}, for one update: "
+            f"learning_starts_steps is {starts_steps}, and from one update to the next it is "
+            f"{period} steps"
         )
 
 
@@ -168,7 +171,8 @@ def _check_dqn(learner: DQNConfig) -> None:
     if learner.batch_size > slots * learner.num_envs:
         raise ConfigError(
             f"batch_size {learner.batch_size} exceeds replay_capacity_steps "
-            f"{learner.replay_capacity_steps}"
+            f"{learner.replay_capacity_steps} (rounded down to {slots * learner.num_envs}, a "
+            "multiple of num_envs)"
         )
     if learner.n_step > slots - _STACK_SIZE:
         raise ConfigError(

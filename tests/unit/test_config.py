@@ -251,24 +251,28 @@ def test_text_is_read_as_the_type_of_the_field(given, name, expected):
         (
             "expert",
             {"preset": "sb3", "total_steps": 100_003},
-            "learning_starts_steps 100000 and update_every_steps 4 leave no update in total_steps "
-            "100003: it must be at least 100004",
+            "total_steps 100003 must be at least 100004, for one update: learning_starts_steps is "
+            "100000, and from one update to the next it is 4 steps",
         ),
         (  # 16 environments step together, whatever is updated in between
             "transfer",
             {"update_every_steps": 4, "total_steps": 5_015},
-            "update_every_steps 16 leave no update in total_steps 5015: .* at least 5016",
+            "total_steps 5015 must be at least 5016, .* 16 steps",
         ),
         (
             "multitask-dqn",
             {"steps_per_task": 5_031},
-            "leave no update in steps_per_task 5031: it must be at least 5032",
+            "steps_per_task 5031 must be at least 5032",
         ),
         (
             "distill",
             {"steps_per_task": 2_031},
-            "learning_starts_steps 2000 and envs_per_task 32 leave no update in steps_per_task "
-            "2031: it must be at least 2032",
+            "steps_per_task 2031 must be at least 2032",
+        ),
+        (  # 16 x 0.25 examples at a turn, 64 after 16 turns
+            "distill",
+            {"steps_per_task": 2_255, "envs_per_task": 16, "samples_per_step": 0.25},
+            "steps_per_task 2255 must be at least 2256, .* 256 steps",
         ),
         (
             "expert",

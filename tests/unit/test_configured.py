@@ -8,6 +8,7 @@ import torch
 
 from actor_mimic.compute import Compute
 from actor_mimic.config import ExpertConfig, build_config
+from actor_mimic.envs.make import make_envs
 from actor_mimic.learners.optimizers import CentredRMSProp
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec
@@ -61,6 +62,24 @@ def test_exploration_falls_from_when_learning_begins(
     learner = expert(algorithm, epsilon_end=0.2, exploration_fraction=0.25).learner
     found = {steps: epsilon_at(learner, steps, 128) for steps in expected}
     assert found == pytest.approx(expected)
+
+
+def test_exploration_ends_with_the_budget_at_the_latest() -> None:
+    learner = expert("dqn", epsilon_end=0.2, exploration_fraction=1.0).learner
+    assert epsilon_at(learner, 16 + 56, 128) == pytest.approx(0.6)  # half of 112
+    assert epsilon_at(learner, 128, 128) == pytest.approx(0.2)
+
+
+def test_a_transfer_on_vectors_is_as_large_as_a_student() -> None:
+    """Else the one from random weights would be compared with another network."""
+    values = {"task": "gym:CartPole-v1", "total_steps": 10_000}
+    env = make_envs(values["task"], num_envs=1, run_seed=0)
+    kinds = [
+        fresh_network(build_config(stage, values), env).torso.spec.kind
+        for stage in ("expert", "transfer")
+    ]
+    env.close()
+    assert kinds == ["mlp", "wide_mlp"]
 
 
 def advanced(config: ExpertConfig) -> list[dict[str, Any]]:

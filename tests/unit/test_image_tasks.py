@@ -106,7 +106,7 @@ def test_resizing_says_what_it_needs(halves, monkeypatch):
 def test_replays_hold_frames_of_84_by_84(halves):
     config = build_config("expert", {"task": halves(), "algorithm": "dqn"})
 
-    assert replay_bytes(config) > 84 * 84 * config.learner.replay_capacity_steps
+    assert replay_bytes(config, features=True) > 84 * 84 * config.learner.replay_capacity_steps
 
 
 SMALL = {"width": 0.125, "eval_every_steps": 0, "final_episodes": 8, "replay_capacity_steps": 1_000}

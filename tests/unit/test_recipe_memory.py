@@ -5,9 +5,13 @@ from actor_mimic.config import build_config
 from actor_mimic.errors import ConfigError
 from actor_mimic.recipes.load import load_recipe
 from actor_mimic.recipes.memory import check_memory
-from actor_mimic.stages.space import replay_bytes
+from actor_mimic.stages import space
 
 FRAME = 84 * 84
+
+
+def replay_bytes(config):
+    return space.replay_bytes(config, features=True)
 
 
 def test_a_replay_holds_each_frame_once():
@@ -26,6 +30,7 @@ def test_a_student_has_a_labelled_replay_for_each_game(network, units):
     bare = replay_bytes(build_config("distill", values | {"feature_weight": 0.0}))
     assert 32_000 * (FRAME + labels) < size < 1.02 * 32_000 * (FRAME + labels)
     assert size - bare == 32_000 * units * 2
+    assert space.replay_bytes(build_config("distill", values), features=False) == bare
 
 
 def test_a_multitask_dqn_has_a_replay_for_each_game():
@@ -53,10 +58,10 @@ def test_the_largest_stage_is_named_and_refused_before_anything_runs(tmp_path, m
     jobs = list(load_recipe("paper-transfer").jobs(tmp_path))
     said: list[str] = []
     monkeypatch.setattr(compute, "available_memory_bytes", lambda: 2**40)
-    check_memory(jobs, said.append)
+    check_memory(jobs, "cpu", said.append)
     monkeypatch.setattr(compute, "available_memory_bytes", lambda: 2**30)
 
     assert len(said) == 1
     with pytest.raises(ConfigError, match="replay_capacity_steps"):
-        check_memory(jobs, said.append)
+        check_memory(jobs, "cpu", said.append)
     assert said[0].startswith("memory: the replay of ")

@@ -12,6 +12,7 @@ from actor_mimic.config import (
     ExpertConfig,
     MultitaskDQNConfig,
     NetworkConfig,
+    SeveralTasks,
     TransferConfig,
 )
 from actor_mimic.envs.make import make_envs
@@ -30,6 +31,7 @@ from actor_mimic.stages.env_groups import make_task_envs
 from actor_mimic.stages.expert import expert_state, fresh_network
 from actor_mimic.stages.lockstep import make_all_envs
 from actor_mimic.stages.multitask_dqn import MultitaskDQNState
+from actor_mimic.stages.space import observation_of
 from actor_mimic.stages.training import LearningState
 from actor_mimic.storage.checkpoint import find_checkpoints, resolve_checkpoint
 from actor_mimic.storage.run_dir import is_complete
@@ -122,7 +124,12 @@ def network_of(recipe: Recipe, stage: Stage) -> NetworkConfig:
     assert isinstance(stage.config, Learning)
     if stage.kind == "transfer" and stage.parent is not None:
         return _network_of_parent(recipe, stage.parent)
-    return stage.config.network
+    network = stage.config.network
+    if isinstance(stage.config, SeveralTasks):
+        # What `auto` is for a student, it would not be for the expert that begins as one.
+        spec = torso_spec(network, observation_of(stage.config.tasks[0]), shared=True)
+        network = dataclasses.replace(network, network=spec.kind)
+    return network
 
 
 def _network_of_parent(recipe: Recipe, parent: Parent) -> NetworkConfig:

@@ -117,8 +117,8 @@ def run_recipe(
     _check_owner(recipe, run_dir)
     _check_tasks(recipe)
     _check_paths(recipe)
-    check_memory(jobs, notice)
     compute = choose_compute(device, threads=threads)
+    check_memory(jobs, compute.device, notice)
     compute.start()
     if not all(is_complete(job.path) for job in jobs):
         notice("measuring how fast each kind of stage runs here, a few seconds each")

@@ -55,11 +55,12 @@ def epsilon_at(settings: PQNConfig | DQNConfig, steps: int, total_steps: int) ->
         total_steps: likewise.
     """
     starts = settings.learning_starts_steps if isinstance(settings, DQNConfig) else 0
+    duration = min(round(settings.exploration_fraction * total_steps), total_steps - starts)
     return linear(
         max(0, steps - starts),
         start=settings.epsilon_start,
         end=settings.epsilon_end,
-        duration_steps=max(1, round(settings.exploration_fraction * total_steps)),
+        duration_steps=max(1, duration),
     )
 
 

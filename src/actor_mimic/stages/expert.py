@@ -38,11 +38,12 @@ def fresh_network(config: ExpertConfig | TransferConfig, env: VectorEnv) -> QNet
     """A randomly initialised network for the task; the run's seed decides the weights.
 
     A centred one has no background yet (see `see_backgrounds`), and its outputs begin at zero
-    (deviation 46).
+    (deviation 46). That of a transfer is as large as a student's, with which it will be compared.
     """
     learner = config.learner
+    shape, as_student = observation_shape(env), isinstance(config, TransferConfig)
     network = QNetwork(
-        torso_spec(config.network, observation_shape(env)),
+        torso_spec(config.network, shape, shared=as_student),
         len(env.action_names),
         num_quantiles=learner.num_quantiles if isinstance(learner, DQNConfig) else 1,
         generator=torch_generator(config.seed, config.task, "network"),

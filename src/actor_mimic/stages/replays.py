@@ -44,11 +44,11 @@ def make_replays(layouts: Sequence[Mapping[str, Any]], device: str) -> list[Fram
         ConfigError: if together they would not fit into main memory either.
     """
     needed = sum(FrameReplay.bytes_needed(**layout) for layout in layouts)
-    place = place_of_replays(needed, len(layouts), device)
+    place = place_of_replays(needed, f"the replay of {len(layouts)} task(s)", device)
     return [FrameReplay(**layout, device=place) for layout in layouts]
 
 
-def place_of_replays(needed_bytes: int, num_tasks: int, device: str) -> str:
+def place_of_replays(needed_bytes: int, purpose: str, device: str) -> str:
     """Where frames are to be kept: on the device, if they leave half of it free, or in main memory.
 
     Raises:
@@ -56,7 +56,7 @@ def place_of_replays(needed_bytes: int, num_tasks: int, device: str) -> str:
     """
     if free_bytes(device) < 2 * needed_bytes:
         device = "cpu"
-    require_memory(needed_bytes, f"the replay of {num_tasks} task(s)", device=device)
+    require_memory(needed_bytes, purpose, device=device)
     return device
 
 

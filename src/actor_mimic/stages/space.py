@@ -8,7 +8,7 @@ import torch
 
 from actor_mimic.actions import ATARI_ALPHABET
 from actor_mimic.compute import Compute, require_memory
-from actor_mimic.config import Config, DistillConfig, SeveralTasks, to_json
+from actor_mimic.config import Config, DistillConfig, ExpertConfig, SeveralTasks, to_json
 from actor_mimic.envs.atari import AtariEnvs
 from actor_mimic.envs.make import describe_task
 from actor_mimic.errors import ConfigError
@@ -44,22 +44,27 @@ def foresee_memory(config: Config, compute: Compute) -> None:
     emulators = sum(map(is_atari, tasks))
     needed = each * (emulators * EMULATOR_BYTES + (len(tasks) - emulators) * ENV_BYTES)
     require_memory(needed, "emulators" if emulators else "environments", name)
-    place_of_replays(replay_bytes(config), len(tasks), compute.device)
+    needed = replay_bytes(config, features=False)
+    place_of_replays(needed, f"the replay of {len(tasks)} task(s)", compute.device)
     for settings, purpose, needed_bytes in _needs(config):
         require_memory(needed_bytes, purpose, settings, compute.device)
 
 
-def replay_bytes(config: Config) -> int:
+def replay_bytes(config: Config, *, features: bool) -> int:
     """Memory of a stage's replays when they are full; 0 if it has none.
 
-    Features of teachers are taken to be as wide as the student's: here nobody has asked them yet.
+    Args:
+        config: of the stage.
+        features: count those of the teachers too, as if they were as wide as the student's: how
+            wide they are is not known before the teachers are.
     """
     labels = {}
     if isinstance(config, DistillConfig):
         capacity = config.replay_capacity_steps
-        labels["label_scores"] = len(ATARI_ALPHABET)
-        if config.feature_weight:
-            spec = torso_spec(config.network, _observation(config.tasks[0]), shared=True)
+        if any(map(is_atari, config.tasks)):
+            labels["label_scores"] = len(ATARI_ALPHABET)
+        if features and config.feature_weight:
+            spec = torso_spec(config.network, observation_of(config.tasks[0]), shared=True)
             labels["label_features"] = round(SHAPES[spec.kind].hidden[-1] * spec.width)
     elif isinstance(config.learner, DQNConfig):
         capacity = config.learner.replay_capacity_steps
@@ -68,7 +73,7 @@ def replay_bytes(config: Config) -> int:
     _, num_envs = _envs_of_each(config)
     total = 0
     for task in _tasks(config):
-        shape = _observation(task)
+        shape = observation_of(task)
         is_image = len(shape) > 1
         total += FrameReplay.bytes_needed(
             num_envs=num_envs,
@@ -93,7 +98,7 @@ def _envs_of_each(config: Config) -> tuple[str, int]:
 
 
 @functools.cache
-def _observation(task: str) -> tuple[int, ...]:
+def observation_of(task: str) -> tuple[int, ...]:
     """Shape of an observation; all games of Atari have one."""
     if is_atari(task):
         return (AtariEnvs.stack_size, *AtariEnvs.frame_shape)
@@ -121,7 +126,7 @@ def _needs(config: Config) -> Iterator[tuple[str, str, int]]:
             pairs = 4 * size * quantiles**2
             yield "num_quantiles or batch_size", "the quantiles of a batch", pairs
     try:
-        spec = torso_spec(config.network, shape, shared=isinstance(config, SeveralTasks))
+        spec = torso_spec(config.network, shape, shared=not isinstance(config, ExpertConfig))
         network = QNetwork(spec, len(actions), generator=None, num_quantiles=_quantiles(config))
     except ConfigError:
         return  # one that does not fit the task is refused where it is made, with its parent's name
