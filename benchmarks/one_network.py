@@ -1,7 +1,7 @@
 """The tables and figures of `results/one-network`, from the raw records that lie there.
 
 python -m benchmarks.one_network            # print the tables
-python -m benchmarks.one_network --write    # put them into its README, each between its two lines
+python -m benchmarks.one_network --write    # into both READMEs, each between its lines
 """
 
 import argparse
@@ -30,6 +30,7 @@ from actor_mimic.storage.shipped import RANDOM
 from benchmarks.documents import replace_table, standalone
 
 ROOT = Path(__file__).parents[1] / "results/one-network"
+DOCUMENTS = (ROOT / "README.md", ROOT.parents[1] / "README.md")
 RECIPE = "paper-multitask"
 FULL_SIZE = ("student-policy", "student-features")
 
@@ -47,9 +48,12 @@ RECALLED = {
 }
 
 
-def written(document: str, name: str, table: str) -> str:
-    """The document with that table in its place."""
-    return replace_table(document, name, "python -m benchmarks.one_network", table)
+def written(document: str, tables: Mapping[str, str]) -> str:
+    """The document with those tables in their places that it has one for."""
+    for name, table in tables.items():
+        if f"<!-- {name}: written by" in document:
+            document = replace_table(document, name, "python -m benchmarks.one_network", table)
+    return document
 
 
 def over_stages(collection: Collection) -> str:
@@ -179,7 +183,7 @@ def better(collection: Collection, stages: Sequence[str]) -> str:
 
 
 def tables() -> tuple[dict[str, str], dict[Path, str]]:
-    """By what stands between the lines that mark them in the README; figures by their files."""
+    """By the name in the lines that mark them in documents; figures by their files."""
     found, figures = {}, {}
     if (ROOT / "study").is_dir():
         found["study"] = over_stages(collect(ROOT / "study"))
@@ -198,19 +202,17 @@ def tables() -> tuple[dict[str, str], dict[Path, str]]:
 def main(arguments: list[str] | None = None) -> None:
     """Prints or writes them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="into the README")
+    parser.add_argument("--write", action="store_true", help="into the documents")
     options = parser.parse_args(arguments)
-    path = ROOT / "README.md"
     found, figures = tables()
-    for file, drawn in figures.items():
-        if options.write:
-            file.write_text(drawn)
-    for name, table in found.items():
-        if not options.write:
+    if not options.write:
+        for name, table in found.items():
             print(name, table, sep="\n")
-            continue
-        path.write_text(written(path.read_text(), name, table))
-        print(f"{name}: written")
+        return
+    for file, drawn in figures.items():
+        file.write_text(drawn)
+    for path in DOCUMENTS:
+        path.write_text(written(path.read_text(), found))
 
 
 if __name__ == "__main__":

@@ -175,11 +175,14 @@ def test_a_figure_of_its_own_has_the_colours_of_the_page():
 def test_the_tables_and_figures_of_one_network_are_those_of_the_committed_records(
     capsys, monkeypatch
 ):
-    document = (one_network.ROOT / "README.md").read_text()
     found, figures = one_network.tables()
     assert "study" in found
-    for name, table in found.items():
-        assert one_network.written(document, name, table) == document
+    documents = [path.read_text() for path in one_network.DOCUMENTS]
+    for name in found:
+        assert any(f"<!-- {name}: written by" in document for document in documents)
+    for document in documents:
+        assert "<!-- students: written by" in document
+        assert one_network.written(document, found) == document
     for file, drawn in figures.items():
         assert file.read_text() == drawn
 
@@ -196,15 +199,20 @@ def test_the_tables_and_the_figure_of_eight_games_are_written(tmp_path, monkeypa
         "<!-- end of {} -->",
     )
     places = [f"{begin}\n{end}".format(name, name) for name in ("students", "games")]
-    (tmp_path / "README.md").write_text("\n".join(places))
+    paths = [tmp_path / "README.md", tmp_path / "FIRST.md"]
+    for path, mine in zip(paths, (places, places[:1]), strict=True):
+        path.write_text("\n".join(mine))
     monkeypatch.setattr(one_network, "ROOT", tmp_path)
+    monkeypatch.setattr(one_network, "DOCUMENTS", paths)
     monkeypatch.setattr(one_network, "FULL_SIZE", ("student",))
 
     one_network.main(["--write"])
 
-    document = (tmp_path / "README.md").read_text()
+    document, first = (path.read_text() for path in paths)
     assert one_network.over_stages(collect(ROOT / "results/demo")) in document
+    assert one_network.over_stages(collect(ROOT / "results/demo")) in first
     assert one_network.over_tasks(collect(ROOT / "results/demo"), "student") in document
+    assert one_network.over_tasks(collect(ROOT / "results/demo"), "student") not in first
     assert (tmp_path / "games.svg").read_text().startswith("<svg")
     with pytest.raises(DataError, match="expected a student of all games"):
         one_network.better(collect(ROOT / "results/demo"), ("another",))
