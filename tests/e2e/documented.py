@@ -42,7 +42,7 @@ ROOT = Path(__file__).parents[2]
 NOT_RUN = re.compile(r"<!-- not run: .+ -->")
 EXAMPLES = {
     "distil_your_sb3_agents.py": ["--agent-steps=200", "--student-steps=2048"],
-    "add_a_gymnasium_task.py": ["--steps=64"],
+    "add_a_gymnasium_task.py": ["--steps=256"],
     "use_a_student.py": ["--steps=64"],
 }
 STAGES = ("run_expert", "run_distill", "run_multitask_dqn", "run_transfer", "run_evaluate")

@@ -24,8 +24,8 @@ def torso_spec(config: NetworkConfig, shape: tuple[int, ...], *, shared: bool = 
     """
     kind = config.network
     if kind == "auto":
-        # As wide as an expert, students of three vector tasks lacked 6 to 9 points of a hundred in
-        # one of them: results/sb3-student.
+        # As wide as an expert, students of three vector tasks agreed with their teachers least in
+        # the hardest of them: results/sb3-student.
         vectors = "wide_mlp" if shared else "mlp"
         kind = vectors if len(shape) == 1 else "nature"
     return TorsoSpec(kind, shape, config.width, config.norm, config.centred and len(shape) > 1)
