@@ -151,6 +151,11 @@ def multitask_losses(device: str) -> list[float]:
     state = MultitaskDQNState(
         config, compute, make_all_envs(config, config.learner.num_envs, compute)
     )
+    return begun(state)
+
+
+def begun(state: MultitaskDQNState | DistillState) -> list[float]:
+    """Losses of the first updates; the state is closed then."""
     with contextlib.closing(state):
         state.start()
         metrics = [state.advance() for _ in range(ADVANCES["dqn"])]
@@ -202,10 +207,7 @@ def student_losses(device: str) -> list[float]:
     config, compute = build_config("distill", settings), Compute(device, "float32", 1)
     assert isinstance(config, DistillConfig)
     compute.start()
-    with contextlib.closing(DistillState(config, compute, teachers)) as state:
-        state.start()
-        metrics = [state.advance() for _ in range(12)]
-    return [float(values["loss"]) for values in metrics if "loss" in values]
+    return begun(DistillState(config, compute, teachers))
 
 
 def test_a_student_learns_on_cuda_what_it_learns_on_the_cpu() -> None:
