@@ -94,8 +94,7 @@ class FrameReplay:
             stack_size: frames in an observation.
             label_scores: width of the teacher's scores; 0 allocates none.
             label_features: width of the teacher's features; 0 allocates none.
-            device: where the frames are kept and observations are put together. All that is
-                chosen by (flags, rewards, labels) stays in main memory.
+            device: where frames are kept and observations put together; all else is in main memory.
 
         Raises:
             ValueError: if an environment gets fewer than ``stack_size + 8`` slots.
@@ -106,8 +105,8 @@ class FrameReplay:
         self.stack_size = stack_size
         self.steps_added = 0
         layout = _layout(frame_shape, frame_dtype, label_scores, label_features)
-        elsewhere = {} if device == "cpu" else {"frames": device}
-        self._rings = SlotRings(num_envs, self.slots_per_env, layout, elsewhere)
+        devices = {} if device == "cpu" else {"frames": device}
+        self._rings = SlotRings(num_envs, self.slots_per_env, layout, devices)
         self._index = StepIndex(self._rings, stack_size)
         self._arrays = self._rings.arrays
         self._flags = self._arrays["flags"]
