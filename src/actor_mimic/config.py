@@ -161,7 +161,13 @@ class DistillConfig:
         # Left open it is 2 at least.
         due = (self.samples_per_step or 2.0) * self.envs_per_task
         period = self.envs_per_task * math.ceil(self.batch_size_per_task / due)
-        check_budget("steps_per_task", self.steps_per_task, starts, period)
+        check_budget(
+            "steps_per_task",
+            self.steps_per_task,
+            starts,
+            period,
+            "batch_size_per_task / samples_per_step",
+        )
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,13 @@ def check_learner(learner: PQNConfig | DQNConfig, budget: str, budget_steps: int
     if isinstance(learner, DQNConfig):
         _check_dqn(learner)
         period = max(learner.update_every_steps, learner.num_envs)
-        check_budget(budget, budget_steps, learner.learning_starts_steps, period)
+        check_budget(
+            budget,
+            budget_steps,
+            learner.learning_starts_steps,
+            period,
+            "the larger of update_every_steps and num_envs",
+        )
         return
     if learner.num_envs % learner.env_groups:
         raise ConfigError(
@@ -109,7 +115,9 @@ def check_learner(learner: PQNConfig | DQNConfig, budget: str, budget_steps: int
         )
 
 
-def check_budget(budget: str, budget_steps: int, starts_steps: int, period: int) -> None:
+def check_budget(
+    budget: str, budget_steps: int, starts_steps: int, period: int, periods_settings: str
+) -> None:
     """Refuses a budget that may be over before the first update.
 
     Args:
@@ -117,6 +125,7 @@ def check_budget(budget: str, budget_steps: int, starts_steps: int, period: int)
         budget_steps: its value.
         starts_steps: when learning starts.
         period: steps from one update to the next.
+        periods_settings: what decides it, for messages.
 
     Raises:
         ConfigError: saying what would do.
@@ -125,7 +134,7 @@ def check_budget(budget: str, budget_steps: int, starts_steps: int, period: int)
         raise ConfigError(
             f"{budget} {budget_steps} must be at least {starts_steps + period}, for one update: "
             f"learning_starts_steps is {starts_steps}, and from one update to the next it is "
-            f"{period} steps"
+            f"{period} steps ({periods_settings})"
         )
 
 

@@ -268,7 +268,21 @@ def test_doctor_and_games(runs: Path) -> None:
             "smaller num_envs",
         ),
         (["train-expert", "pong", "--set=width=200"], 78, "smaller width"),
-        (["distill", f"{TASK}=pqn", "--set=batch_size_per_task=1e10"], 78, "smaller batch_size"),
+        (
+            ["distill", f"{TASK}=pqn", "--set=batch_size_per_task=1e10"],
+            78,
+            "(batch_size_per_task / samples_per_step)",
+        ),
+        (
+            [
+                "distill",
+                f"{TASK}=pqn",
+                "--set=steps_per_task=1e11",
+                "--set=batch_size_per_task=1e10",
+            ],
+            78,
+            "smaller batch_size_per_task",
+        ),
         (["show", "nowhere"], 65, "nowhere"),
         (["distill", "pong=pqn"], 65, "pong"),
         (["distill", "pong"], 2, "TASK=CHECKPOINT"),

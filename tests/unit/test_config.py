@@ -252,7 +252,8 @@ def test_text_is_read_as_the_type_of_the_field(given, name, expected):
             "expert",
             {"preset": "sb3", "total_steps": 100_003},
             "total_steps 100003 must be at least 100004, for one update: learning_starts_steps is "
-            "100000, and from one update to the next it is 4 steps",
+            r"100000, and from one update to the next it is 4 steps \(the larger of "
+            "update_every_steps and num_envs",
         ),
         (  # 16 environments step together, whatever is updated in between
             "transfer",

@@ -130,7 +130,7 @@ def test_it_teaches_the_means_of_its_quantiles(tmp_path):
     ids=["same", "onto a plain head", "from a plain head", "from a student"],
 )
 def test_a_transfer_starts_from_or_with_quantiles(tmp_path, head, parent, settings, quantiles):
-    network_settings = {"width": 0.25, "norm": "none"}
+    network_settings = {"network": "mlp", "width": 0.25, "norm": "none"}
     config = build_config("transfer", {"task": TASK, "head": head} | network_settings | settings)
     protocol = protocol_named("paper")
     env = make_envs(TASK, num_envs=1, run_seed=0, protocol=protocol, num_threads=1)
