@@ -39,7 +39,7 @@ class DQNConfig:
     These step together, so there are several turns to an update, or several updates to a turn.
     """
 
-    num_envs: int = 16
+    num_envs: int = 32
     batch_size: int = 256
     update_every_steps: int = 32
     replay_capacity_steps: int = 100_000

@@ -222,24 +222,25 @@ def test_text_is_read_as_the_type_of_the_field(given, name, expected):
         ),
         (
             "expert",
-            {"algorithm": "dqn", "learning_starts_steps": 63},  # 16 environments, 3-step returns
+            {"algorithm": "dqn", "num_envs": 16, "learning_starts_steps": 63},  # 3-step returns
             r"learning_starts_steps 63 .* \(n_step \+ 1\) x num_envs = 4 x 16 = 64",
         ),
         ("expert", {"algorithm": "dqn", "learning_starts_steps": 0}, "learning_starts_steps 0"),
         (
             "expert",
-            {"algorithm": "dqn", "learning_starts_steps": 193, "replay_capacity_steps": 207},
+            {"algorithm": "dqn", "learning_starts_steps": 193, "replay_capacity_steps": 207}
+            | {"num_envs": 16},
             r"learning_starts_steps 193 exceeds replay_capacity_steps 207 \(rounded down to 192",
         ),
         (
             "expert",
-            {"algorithm": "dqn", "replay_capacity_steps": 191},
+            {"algorithm": "dqn", "num_envs": 16, "replay_capacity_steps": 191},
             "replay_capacity_steps 191 must be at least 12 x num_envs = 12 x 16 = 192",
         ),
         (
             "expert",
             {"algorithm": "dqn", "learning_starts_steps": 192, "replay_capacity_steps": 192}
-            | {"n_step": 9, "batch_size": 32},
+            | {"num_envs": 16, "n_step": 9, "batch_size": 32},
             "n_step 9 must be at most 8",
         ),
         (
@@ -257,7 +258,7 @@ def test_text_is_read_as_the_type_of_the_field(given, name, expected):
         ),
         (  # 16 environments step together, whatever is updated in between
             "transfer",
-            {"update_every_steps": 4, "total_steps": 5_015},
+            {"num_envs": 16, "update_every_steps": 4, "total_steps": 5_015},
             "total_steps 5015 must be at least 5016, .* 16 steps",
         ),
         (
@@ -302,10 +303,10 @@ def test_what_cannot_be_meant_is_refused(stage, values, said):
 
 def test_what_just_fits_is_taken():
     fits = {"learning_starts_steps": 64, "replay_capacity_steps": 192, "n_step": 3}
-    fits |= {"batch_size": 192, "total_steps": 64 + 32}
+    fits |= {"num_envs": 16, "batch_size": 192, "total_steps": 64 + 32}
     assert build("expert", algorithm="dqn", **fits)
     longest = {"learning_starts_steps": 144, "replay_capacity_steps": 207, "n_step": 8}
-    longest |= {"batch_size": 192}
+    longest |= {"num_envs": 16, "batch_size": 192}
     assert build("expert", total_steps=2_048)
     assert build("multitask-dqn", steps_per_task=5_032)
     assert build("distill", steps_per_task=2_032)

@@ -195,12 +195,13 @@ class PQNState:
         """Starts a step of a group's environments."""
         rollout, rows = self._groups.rollouts[group], self._groups.rows(group)
         store = self._trajectories
-        store.put_observations(time, rows, rollout.observations)  # before `recv` overwrites them
         scores = self._workers.infer(
-            lambda obs: self._learner.forward(obs).scores, store.obs[time, rows]
+            lambda obs: self._learner.forward(obs).scores, rollout.observations
         )
-        store.values[time, rows] = scores.amax(dim=1)
         rollout.send(spread_argmax(scores.cpu().numpy(), first=rows.start), epsilon)
+        # Beside the emulators, and before `recv` overwrites what was seen.
+        store.put_observations(time, rows, rollout.observations)
+        store.values[time, rows] = scores.amax(dim=1)
 
     def _take_in(self, group: int, time: int) -> None:
         """What came of the step that `_act` started."""
