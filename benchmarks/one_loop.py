@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from actor_mimic.compute import Compute, choose_compute
-from actor_mimic.config import DistillConfig, ExpertConfig, build_config
+from actor_mimic.config import DistillConfig, ExpertConfig
+from actor_mimic.flat_config import build_config
 from actor_mimic.networks.working_copy import lower
 from actor_mimic.rollout import Rollout
 from actor_mimic.stages.distill import DistillState

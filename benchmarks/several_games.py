@@ -16,7 +16,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from actor_mimic.config import DistillConfig, build_config
+from actor_mimic.config import DistillConfig
+from actor_mimic.flat_config import build_config
 from benchmarks.one_loop import loop_rate, make_state
 from benchmarks.options import add_options, compute_for, passed_on
 from benchmarks.processes import MeasurementError, run_own

@@ -11,7 +11,8 @@ SB3, and what is free, stands in `benchmarks.sb3`.
 from dataclasses import dataclass
 from typing import Any
 
-from actor_mimic.config import Config, DistillConfig, DQNConfig, PQNConfig, build_config
+from actor_mimic.config import Config, DistillConfig, DQNConfig, PQNConfig
+from actor_mimic.flat_config import build_config
 
 SAMPLES_PER_STEP = 8  # of SB3's Atari set-up: batches of 32, an update every 4 steps
 TARGET_PERIOD_STEPS = 1_000

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from actor_mimic import rollout
-from actor_mimic.config import build_config
 from actor_mimic.errors import Interrupted
+from actor_mimic.flat_config import build_config
 from actor_mimic.stages.launch import Launch, run_expert
 from benchmarks.faults.runs import final_weights, same_content
 

@@ -13,7 +13,8 @@ import pytest
 from documented import EXAMPLES, ROOT, Runner, blocks, commands
 from in_process import restore_process
 
-from actor_mimic.config import Config, build_config
+from actor_mimic.config import Config
+from actor_mimic.flat_config import build_config
 from actor_mimic.recipes.load import load_recipe
 
 README, DOCS = ROOT / "README.md", ROOT / "docs"

@@ -3,8 +3,9 @@
 from probes import learn
 
 from actor_mimic.compute import Workers
-from actor_mimic.config import ExpertConfig, build_config
+from actor_mimic.config import ExpertConfig
 from actor_mimic.envs.gymnasium import GymnasiumEnvs
+from actor_mimic.flat_config import build_config
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.stages.evaluate import Act, TaskScores, act_randomly, play_games
 from actor_mimic.stages.players import live_player

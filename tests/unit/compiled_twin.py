@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 
 from actor_mimic.compute import Compute
-from actor_mimic.config import build_config
+from actor_mimic.flat_config import build_config
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.stages.env_groups import make_task_envs

@@ -3,7 +3,7 @@
 import torch
 
 from actor_mimic.compute import Compute
-from actor_mimic.config import build_config, to_json
+from actor_mimic.flat_config import build_config, to_json
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.stages.shipping import ship_expert

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from actor_mimic.compute import Workers
-from actor_mimic.config import DistillConfig, build_config
+from actor_mimic.config import DistillConfig
+from actor_mimic.flat_config import build_config
 from actor_mimic.learners.gradient_step import optimizer_tensors
 from actor_mimic.learners.mimic import MimicLearner, Objective, TaskBatch
 from actor_mimic.learners.optimizers import AuthorsAdam

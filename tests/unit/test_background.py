@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from actor_mimic.compute import Compute
-from actor_mimic.config import ExpertConfig, TransferConfig, build_config
+from actor_mimic.config import ExpertConfig, TransferConfig
 from actor_mimic.envs.vector_step import VectorStep
 from actor_mimic.errors import ConfigError, Interrupted
+from actor_mimic.flat_config import build_config
 from actor_mimic.learners.target_network import TargetNetwork
 from actor_mimic.learners.warm_start import warm_start
 from actor_mimic.networks.q_network import QNetwork

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from actor_mimic.config import build_config
 from actor_mimic.errors import DataError
+from actor_mimic.flat_config import build_config
 from actor_mimic.report.aggregate import collect
 from actor_mimic.storage.records import Record
 from benchmarks import one_network

@@ -6,11 +6,10 @@ from actor_mimic.config import (
     ExpertConfig,
     MultitaskDQNConfig,
     TransferConfig,
-    build_config,
     leaves,
-    to_json,
 )
 from actor_mimic.errors import ConfigError
+from actor_mimic.flat_config import build_config, to_json
 from actor_mimic.learner_config import DQNConfig, PQNConfig
 from actor_mimic.networks import torsos
 from actor_mimic.presets import DISTILL_PRESETS, MULTITASK_PRESETS, PRESETS

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from actor_mimic.compute import Compute
-from actor_mimic.config import ExpertConfig, build_config
+from actor_mimic.config import ExpertConfig
 from actor_mimic.envs.make import make_envs
+from actor_mimic.flat_config import build_config
 from actor_mimic.learners.optimizers import CentredRMSProp
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec

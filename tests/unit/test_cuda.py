@@ -8,14 +8,9 @@ import pytest
 import torch
 
 from actor_mimic.compute import Compute
-from actor_mimic.config import (
-    DistillConfig,
-    EvaluateConfig,
-    ExpertConfig,
-    MultitaskDQNConfig,
-    build_config,
-)
+from actor_mimic.config import DistillConfig, EvaluateConfig, ExpertConfig, MultitaskDQNConfig
 from actor_mimic.envs.atari import atari_action_names
+from actor_mimic.flat_config import build_config
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.stages.distill import DistillState

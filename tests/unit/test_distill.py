@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from actor_mimic.compute import Compute
-from actor_mimic.config import DistillConfig, NetworkConfig, build_config
+from actor_mimic.config import DistillConfig, NetworkConfig
 from actor_mimic.envs.make import make_envs
 from actor_mimic.errors import DataError
+from actor_mimic.flat_config import build_config
 from actor_mimic.learners.mimic import MimicLearner
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import TorsoSpec

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from actor_mimic.compute import Compute, Workers
-from actor_mimic.config import DistillConfig, build_config
+from actor_mimic.config import DistillConfig
 from actor_mimic.errors import ConfigError, DataError
+from actor_mimic.flat_config import build_config
 from actor_mimic.networks.q_network import Output
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.stages.distill import DistillState

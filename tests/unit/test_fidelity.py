@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from actor_mimic.compute import Compute, Workers
-from actor_mimic.config import build_config
 from actor_mimic.errors import ConfigError, DataError, Interrupted
+from actor_mimic.flat_config import build_config
 from actor_mimic.learners.mimic import MimicLearner, Objective
 from actor_mimic.networks.q_network import Output, QNetwork
 from actor_mimic.networks.regressors import build_regressor

@@ -15,7 +15,7 @@ import torch
 from foreign_agents import VECTOR_TASK, Named, cleanrl_mlp, sb3_agent
 
 from actor_mimic.compute import Compute, Workers
-from actor_mimic.config import DistillConfig, EvaluateConfig, build_config
+from actor_mimic.config import DistillConfig, EvaluateConfig
 from actor_mimic.errors import (
     ConfigError,
     DataError,
@@ -23,6 +23,7 @@ from actor_mimic.errors import (
     UnsafeError,
     UsageError,
 )
+from actor_mimic.flat_config import build_config
 from actor_mimic.progress import describe_scores
 from actor_mimic.protocols import protocol_named
 from actor_mimic.recipes.load import load_recipe

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
-from actor_mimic.config import DistillConfig, ExpertConfig, build_config
+from actor_mimic.config import DistillConfig, ExpertConfig
 from actor_mimic.envs.gymnasium import GymnasiumEnvs
 from actor_mimic.envs.make import describe_task
 from actor_mimic.errors import UnavailableError, UsageError
+from actor_mimic.flat_config import build_config
 from actor_mimic.stages.launch import run_distill, run_expert
 from actor_mimic.stages.space import replay_bytes
 from actor_mimic.stages.stage_run import Launch

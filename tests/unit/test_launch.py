@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from actor_mimic.compute import Compute
-from actor_mimic.config import EvaluateConfig, build_config
+from actor_mimic.config import EvaluateConfig
 from actor_mimic.envs.gymnasium import GymnasiumEnvs
 from actor_mimic.errors import ConfigError, DataError, StorageError, UnavailableError
+from actor_mimic.flat_config import build_config
 from actor_mimic.networks.student import Student
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.stages import distill, players, references

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from actor_mimic.compute import Workers
-from actor_mimic.config import EvaluateConfig, MultitaskDQNConfig, build_config
+from actor_mimic.config import EvaluateConfig, MultitaskDQNConfig
 from actor_mimic.errors import ConfigError, DivergenceError
+from actor_mimic.flat_config import build_config
 from actor_mimic.learners.dqn import DQNLearner
 from actor_mimic.learners.multitask_dqn import MultitaskDQNLearner
 from actor_mimic.networks.branched import BranchedNetwork

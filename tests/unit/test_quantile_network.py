@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from actor_mimic.compute import Compute
-from actor_mimic.config import build_config
 from actor_mimic.envs.make import make_envs
+from actor_mimic.flat_config import build_config
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.student import Student
 from actor_mimic.networks.torsos import TorsoSpec

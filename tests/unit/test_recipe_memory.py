@@ -1,8 +1,8 @@
 import pytest
 
 from actor_mimic import compute
-from actor_mimic.config import build_config
 from actor_mimic.errors import ConfigError
+from actor_mimic.flat_config import build_config
 from actor_mimic.recipes.load import load_recipe
 from actor_mimic.recipes.memory import check_memory
 from actor_mimic.stages import space

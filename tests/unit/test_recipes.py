@@ -7,14 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from actor_mimic.config import (
-    DistillConfig,
-    EvaluateConfig,
-    ExpertConfig,
-    TransferConfig,
-    build_config,
-)
+from actor_mimic.config import DistillConfig, EvaluateConfig, ExpertConfig, TransferConfig
 from actor_mimic.errors import ConfigError, DataError, UsageError
+from actor_mimic.flat_config import build_config
 from actor_mimic.games import MULTITASK_GAMES, TRANSFER_SOURCE_GAMES, TRANSFER_TARGET_GAMES
 from actor_mimic.learner_config import DQNConfig, PQNConfig
 from actor_mimic.networks.q_network import QNetwork

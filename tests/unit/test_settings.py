@@ -2,8 +2,8 @@
 
 import pytest
 
-from actor_mimic.config import to_json
 from actor_mimic.errors import ConfigError, UsageError
+from actor_mimic.flat_config import to_json
 from actor_mimic.verbs.settings import compute_settings, read_settings
 
 

@@ -7,8 +7,8 @@ import torch
 
 from actor_mimic import compute
 from actor_mimic.compute import Compute
-from actor_mimic.config import build_config
 from actor_mimic.errors import ConfigError
+from actor_mimic.flat_config import build_config
 from actor_mimic.stages import space
 from actor_mimic.stages.space import disk_bytes, foresee_memory
 

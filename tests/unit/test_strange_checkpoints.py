@@ -11,8 +11,9 @@ import shutil
 import pytest
 import torch
 
-from actor_mimic.config import EvaluateConfig, build_config
+from actor_mimic.config import EvaluateConfig
 from actor_mimic.errors import DataError
+from actor_mimic.flat_config import build_config
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.student import Student
 from actor_mimic.stages.launch import run_evaluate, run_expert

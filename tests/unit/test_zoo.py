@@ -14,8 +14,8 @@ from expert_runs import CARTPOLE, NAME, make_run, network_of, ship
 
 from actor_mimic import cli
 from actor_mimic.compute import Compute, Workers
-from actor_mimic.config import build_config, to_json
 from actor_mimic.errors import DataError, DivergenceError, Interrupted, UsageError
+from actor_mimic.flat_config import build_config, to_json
 from actor_mimic.networks.torsos import TorsoSpec
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.report.zoo import card, markdown_table

@@ -7,12 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from actor_mimic.config import (
-    NETWORK_SETTINGS,
-    Config,
-    EvaluateConfig,
-    build_config,
-)
+from actor_mimic.config import NETWORK_SETTINGS, Config, EvaluateConfig
 from actor_mimic.errors import (
     ActorMimicError,
     ConfigError,
@@ -20,6 +15,7 @@ from actor_mimic.errors import (
     check_choice,
     did_you_mean,
 )
+from actor_mimic.flat_config import build_config
 from actor_mimic.presets import preset_name, presets_of
 from actor_mimic.protocols import PROTOCOLS
 from actor_mimic.recipes.evaluation import build_evaluation

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from actor_mimic.compute import Compute
-from actor_mimic.config import ScheduleConfig, build_config, leaves
+from actor_mimic.config import ScheduleConfig, leaves
 from actor_mimic.errors import CannotCreateError, DataError, StorageError, UsageError
+from actor_mimic.flat_config import build_config
 from actor_mimic.learners.warm_start import HEAD_PREFIX
 from actor_mimic.presets import PRESETS
 from actor_mimic.protocols import protocol_named

@@ -8,10 +8,11 @@ import torch
 
 from actor_mimic.actions import ATARI_ALPHABET
 from actor_mimic.compute import Compute, require_memory
-from actor_mimic.config import Config, DistillConfig, ExpertConfig, SeveralTasks, to_json
+from actor_mimic.config import Config, DistillConfig, ExpertConfig, SeveralTasks
 from actor_mimic.envs.atari import AtariEnvs
 from actor_mimic.envs.make import describe_task
 from actor_mimic.errors import ConfigError
+from actor_mimic.flat_config import to_json
 from actor_mimic.learner_config import DQNConfig, PQNConfig
 from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.networks.torsos import SHAPES

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from actor_mimic.compute import Compute, choose_compute
-from actor_mimic.config import Config, DistillConfig, ScheduleConfig, to_json
+from actor_mimic.config import Config, DistillConfig, ScheduleConfig
 from actor_mimic.errors import DataError, UnavailableError
+from actor_mimic.flat_config import to_json
 from actor_mimic.protocols import protocol_named
 from actor_mimic.stages.evaluate import Act, TaskScores
 from actor_mimic.stages.measure import Measuring, measure, score_values

@@ -10,14 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from actor_mimic.config import (
-    DistillConfig,
-    ExpertConfig,
-    NetworkConfig,
-    TransferConfig,
-    build_config,
-)
+from actor_mimic.config import DistillConfig, ExpertConfig, NetworkConfig, TransferConfig
 from actor_mimic.errors import ConfigError
+from actor_mimic.flat_config import build_config
 from actor_mimic.progress import StageProgress
 from actor_mimic.stages.launch import Launch, run_distill, run_expert, run_transfer
 from actor_mimic.storage.records import Record

@@ -11,8 +11,9 @@ from typing import Annotated
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
-from actor_mimic.config import NETWORK_SETTINGS, DistillConfig, TransferConfig, to_json
+from actor_mimic.config import NETWORK_SETTINGS, DistillConfig, TransferConfig
 from actor_mimic.errors import ConfigError, DataError, UsageError
+from actor_mimic.flat_config import to_json
 from actor_mimic.presets import DEFAULT_PRESETS
 from actor_mimic.verbs.arguments import (
     CheckpointName,

@@ -12,16 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actor_mimic.config import (
-    NETWORK_SETTINGS,
-    STAGES,
-    Config,
-    EvaluateConfig,
-    build_config,
-    setting_names,
-    to_json,
-)
+from actor_mimic.config import NETWORK_SETTINGS, Config, EvaluateConfig
 from actor_mimic.errors import ConfigError, did_you_mean
+from actor_mimic.flat_config import STAGES, build_config, setting_names, to_json
 from actor_mimic.presets import preset_name, presets_of
 from actor_mimic.report.printable import printable
 from actor_mimic.storage.run_dir import RUN
