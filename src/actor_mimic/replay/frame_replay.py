@@ -359,8 +359,7 @@ class FrameReplay:
         # For 128 Atari frames index_select took 9 us, NumPy's take 17, tensor[rows] 170.
         flat_rows = torch.from_numpy(rows.reshape(-1)).to(field.device)
         frames = torch.index_select(field, 0, flat_rows)
-        blank = np.flatnonzero(before_reset)
-        if len(blank):
+        if len(blank := np.flatnonzero(before_reset)):
             frames.index_fill_(0, torch.from_numpy(blank).to(field.device), 0)
         if self.stack_size == 1 and len(self.frame_shape) == 1:
             return frames
