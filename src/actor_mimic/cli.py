@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
 from types import FrameType
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import tyro
 
@@ -25,6 +25,8 @@ from actor_mimic.verbs.foreign import Import
 from actor_mimic.verbs.learn import Distill, MultitaskDQN, Run, TrainExpert, Transfer
 from actor_mimic.verbs.look import Doctor, Evaluate, Games, Report, Show
 from actor_mimic.verbs.play import Play
+from actor_mimic.verbs.settings import refuse_as_options
+from actor_mimic.verbs.stage import Common
 from actor_mimic.verbs.zoo import Zoo
 
 DESCRIPTION = """Experts into one network that plays all their games, and on to new ones.
@@ -45,6 +47,8 @@ SHELLS = ("bash", "zsh", "fish")
 @runtime_checkable  # the tests check types as the code runs
 class Verb(Protocol):
     """What every verb can do once its arguments have been read."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def quiet(self) -> bool:
@@ -71,6 +75,14 @@ VERBS: dict[str, type[Verb]] = {
     "zoo": Zoo,
     "games": Games,
     "doctor": Doctor,
+}
+
+# The verbs that learn, and whose settings each of them takes.
+STAGES_OF = {
+    "train-expert": "expert",
+    "distill": "distill",
+    "multitask-dqn": "multitask-dqn",
+    "transfer": "transfer",
 }
 
 
@@ -132,6 +144,9 @@ def _read(arguments: list[str]) -> Verb:
             f"unknown verb {arguments[0]!r}, expected one of {', '.join(VERBS)}"
             f"{did_you_mean(arguments[0], VERBS)}"
         )
+    if arguments and (stage := STAGES_OF.get(arguments[0])):
+        own = VERBS[arguments[0]].__dataclass_fields__
+        refuse_as_options(stage, arguments[1:], own.keys() | Common.__dataclass_fields__.keys())
     # Before PyTorch is loaded: its threads would otherwise wait for each other by spinning, which
     # takes the cores from the emulators and, on a busy machine, from themselves (decision 4).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

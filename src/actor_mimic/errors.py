@@ -87,7 +87,9 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
         "; did you mean 'pong'?"
     """
     by_folded_name = {choice.casefold(): choice for choice in choices}
-    closest = difflib.get_close_matches(name.casefold(), by_folded_name, n=1)
+    folded = name.casefold()
+    begun = [choice for choice in by_folded_name if len(folded) > 2 and choice.startswith(folded)]
+    closest = begun or difflib.get_close_matches(folded, by_folded_name, n=1, cutoff=0.65)
     return f"; did you mean '{by_folded_name[closest[0]]}'?" if closest else ""
 
 

@@ -43,9 +43,9 @@ def build_config(stage: str, values: Mapping[str, Any]) -> Config:
         stage: ``expert``, ``transfer``, ``distill`` or ``multitask-dqn``.
         values: hyper-parameters by name; strings are read as the type that the name asks for.
             ``preset`` names a set of values that the others override. Of an expert or a transfer,
-            ``algorithm`` (``pqn`` or ``dqn``) chooses the learner; an expert with neither has the
-            preset ``fast``, or ``classic`` if its task is no Atari game; a transfer DQN's own
-            defaults.
+            ``algorithm`` (``pqn`` or ``dqn``) chooses the learner. An expert that asks for neither
+            a preset nor ``dqn`` has the preset ``fast``, or ``classic`` if its task is no Atari
+            game; a transfer has DQN's own defaults.
 
     Raises:
         ConfigError: for an unknown name (with the nearest known one), a value of the wrong type,

@@ -146,14 +146,17 @@ DISTILL_PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset_name(stage: str, values: Mapping[str, Any]) -> str | None:
-    """The preset beneath these values: the one they name, or that of an expert without a learner.
+    """The preset beneath these values: the one they name, or that of an expert.
 
-    It has ``fast`` if its task is an Atari game, ``classic`` if not.
+    It has ``fast`` if its task is an Atari game, ``classic`` if not, unless another algorithm than
+    theirs is asked for.
     """
-    if "preset" in values or stage != "expert" or "algorithm" in values:
+    if "preset" in values or stage != "expert":
         return values.get("preset")
     on_atari, elsewhere = DEFAULT_PRESETS
-    return on_atari if is_atari(str(values.get("task", ""))) else elsewhere
+    name = on_atari if is_atari(str(values.get("task", ""))) else elsewhere
+    algorithm = PRESETS[name]["algorithm"]
+    return name if values.get("algorithm", algorithm) == algorithm else None
 
 
 def presets_of(stage: str) -> Mapping[str, Mapping[str, Any]]:

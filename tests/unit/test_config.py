@@ -344,8 +344,10 @@ def test_an_expert_has_the_preset_of_its_task(task, given, preset):
     }[preset]
 
 
-def test_a_learner_of_its_own_has_no_preset():
-    assert build("expert", task="gym:CartPole-v1", algorithm="pqn").learner == PQNConfig()
+@pytest.mark.parametrize("task", ["pong", "gym:CartPole-v1"])
+def test_another_algorithm_than_the_presets_has_none(task):
+    assert build("expert", task=task, algorithm="dqn").learner == DQNConfig()
+    assert build("expert", task=task, algorithm="pqn") == build("expert", task=task)
 
 
 def test_the_networks_of_a_configuration_are_those_that_can_be_made():

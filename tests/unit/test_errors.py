@@ -48,6 +48,9 @@ def test_message_is_kept(name):
         ("pogn", "; did you mean 'pong'?"),
         ("PONG", "; did you mean 'pong'?"),
         ("gym:cartpole-v1", "; did you mean 'gym:CartPole-v1'?"),
+        ("box", "; did you mean 'boxing'?"),  # the beginning of a name, however much is missing
+        ("P", ""),
+        ("nothing", ""),
         ("zzz", ""),
         ("", ""),
     ],

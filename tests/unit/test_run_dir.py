@@ -26,7 +26,7 @@ from actor_mimic.errors import (
     UnavailableError,
     UsageError,
 )
-from actor_mimic.storage import durable
+from actor_mimic.storage import durable, run_lock
 from actor_mimic.storage.records import Record, read_records
 from actor_mimic.storage.run_dir import (
     installed_versions,
@@ -112,7 +112,31 @@ def test_what_was_refused_before_it_began_can_be_corrected(tmp_path, error):
         assert read_run_json(tmp_path, "run.json")["config"] == {"gamma": 0.9}
 
     refuse(tmp_path / "again", error)
-    assert not (tmp_path / "again" / "run.json").exists()
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_refusal_takes_back_no_more_than_the_run_has_made(tmp_path):
+    (tmp_path / "mine").mkdir()
+    refuse(tmp_path / "mine", ConfigError("too large"))
+    refuse(tmp_path / "taught", ConfigError("too large"), leave="teachers/pong.json")
+
+    assert sorted(os.listdir(tmp_path / "mine")) == [".lock", "checkpoints"]
+    assert sorted(os.listdir(tmp_path / "taught")) == [".lock", "checkpoints", "teachers"]
+
+
+@pytest.mark.parametrize(("third", "error"), [(False, CannotCreateError), (True, LockedError)])
+def test_a_lock_that_was_removed_meanwhile_is_none(tmp_path, monkeypatch, third, error):
+    """Between opening and locking its owner removes it and lets go; a third may make another."""
+    path = tmp_path / ".lock"
+
+    def removed(*_):
+        path.unlink()
+        if third:
+            path.touch()
+
+    monkeypatch.setattr(run_lock.fcntl, "flock", removed)
+    with pytest.raises(error, match=r"cannot lock|in use by"):
+        run_lock.take_lock(path)
 
 
 @pytest.mark.parametrize(

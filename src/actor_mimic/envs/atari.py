@@ -66,8 +66,11 @@ def check_game(game: str) -> None:
     games = atari_games()
     if game in games:
         return
-    is_other = game in gymnasium.registry
-    hint = f"; did you mean 'gym:{game}'?" if is_other else did_you_mean(game, games)
+    hint = did_you_mean(game, games)
+    if game in gymnasium.registry:
+        # Gymnasium's names of Atari games say which ROM they play.
+        rom = (gymnasium.registry[game].kwargs or {}).get("game")
+        hint = f"; did you mean '{rom if rom in games else f'gym:{game}'}'?"
     raise UsageError(f"unknown game {game!r}{hint}")
 
 

@@ -50,6 +50,7 @@ has its network; ``network``, ``width``, ``norm`` and ``centred`` among the defa
 weights.
 """
 
+import os
 import re
 import tomllib
 from importlib import resources
@@ -137,6 +138,8 @@ def _check_depth(text: str, source: str) -> None:
 
 
 def _read(path: Path) -> bytes:
+    if not os.path.lexists(path):
+        raise DataError(f"{path}: there is no such recipe")
     # A link that the user named is followed; what it leads to must be a file, and no pipe.
     try:
         return read_regular(path.resolve(), max_bytes=MAX_BYTES)

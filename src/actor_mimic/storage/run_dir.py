@@ -15,14 +15,13 @@
         .lock             held while a process works here
 """
 
-import fcntl
 import json
 import os
 import platform
 import re
 import shutil
-import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -36,7 +35,6 @@ from actor_mimic.errors import (
     ConfigError,
     DataError,
     Interrupted,
-    LockedError,
     StorageError,
     UsageError,
 )
@@ -56,6 +54,7 @@ from actor_mimic.storage.event_file import EventFile, event_files_wanted
 from actor_mimic.storage.manifest import SCHEMA_VERSION, check_schema
 from actor_mimic.storage.progress_csv import PROGRESS, ProgressCsv
 from actor_mimic.storage.records import Follower, RecordWriter
+from actor_mimic.storage.run_lock import take_lock
 
 RUN = "run.json"
 COMPLETE = "complete.json"
@@ -71,8 +70,8 @@ class RunDir:
     """A run directory held by this process; `open_run` makes one.
 
     Use it as a context manager: leaving it closes the records and releases the lock. A run that
-    is refused before it has done anything leaves no configuration behind: whoever corrects what
-    was refused must not be told that the directory belongs to the mistake.
+    is refused before it has done anything leaves nothing behind, at least no configuration:
+    whoever corrects what was refused must not be told that the directory belongs to the mistake.
     """
 
     def __init__(self, path: Path, lock: int) -> None:
@@ -80,7 +79,7 @@ class RunDir:
         self._changes: Mapping[str, str] = {}
         self._lock = lock
         self._changed: Mapping[str, Any] | None = None
-        self._begun_here = False
+        self._made_here = self._begun_here = False
         self._records: RecordWriter | None = None
         self._followers: list[Follower] = [ProgressCsv(path / PROGRESS)]
         if event_files_wanted():
@@ -203,8 +202,17 @@ class RunDir:
     ) -> None:
         refused = isinstance(error, ActorMimicError) and not isinstance(error, Interrupted)
         if refused and self._begun_here and self._is_empty():
-            (self.path / RUN).unlink(missing_ok=True)
+            self._undo()
         self.close()
+
+    def _undo(self) -> None:
+        """Takes back what `open_run` made."""
+        (self.path / RUN).unlink(missing_ok=True)
+        if self._made_here and set(os.listdir(self.path)) == {LOCK, self.checkpoints.name}:
+            with suppress(OSError):  # somebody else may be about to work here
+                self.checkpoints.rmdir()
+                (self.path / LOCK).unlink()
+                self.path.rmdir()
 
     def _is_empty(self) -> bool:
         """Whether there is nothing but what `open_run` makes, and imports, which stay of use."""
@@ -242,9 +250,12 @@ def open_run(
             key that differs.
         DataError: if its run.json is damaged.
     """
+    made_here = not os.path.lexists(path)
     _make_directory(path)
-    run = RunDir(path, _take_lock(path / LOCK))
+    run = RunDir(path, take_lock(path / LOCK))
+    run._made_here = made_here
     try:
+        _make_directory(run.checkpoints)
         clean_leftovers(path)
         for entry in path.iterdir():
             if entry.is_dir() and not entry.is_symlink():
@@ -320,28 +331,8 @@ def _make_directory(path: Path) -> None:
         raise CannotCreateError(f"{path}: is a symbolic link; name the directory it leads to")
     try:
         make_directories(path)
-        make_directory(path / "checkpoints")
     except OSError as error:
-        raise CannotCreateError(f"cannot make the run directory {path}: {error}") from error
-
-
-def _take_lock(path: Path) -> int:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise CannotCreateError(f"cannot write {path}: {error}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-    except BlockingIOError as error:
-        owner = os.pread(descriptor, 300, 0).decode("ascii", "replace").strip()
-        os.close(descriptor)
-        raise LockedError(f"{path.parent} is in use by {owner or 'another process'}") from error
-    except OSError as error:
-        os.close(descriptor)
-        raise CannotCreateError(f"cannot lock {path}: {error}") from error
-    return descriptor
+        raise CannotCreateError(f"cannot make the directory {path}: {error}") from error
 
 
 def _begin(run: RunDir, stage: str, config: dict[str, Any], command: str) -> None:

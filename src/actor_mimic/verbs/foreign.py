@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import Positional
 
-from actor_mimic.errors import ConfigError, UsageError
+from actor_mimic.errors import ConfigError, DataError, UsageError
 from actor_mimic.storage.manifest import MANIFEST
 from actor_mimic.verbs.arguments import (
     OptionalActivation,
@@ -107,7 +107,7 @@ def import_file(
         path, origin = download(name), name
     if not path.is_file():
         came = "a directory" if path.is_dir() else "nothing of that name"
-        raise UsageError(f"{name}: expected a file to import, got {came}")
+        raise DataError(f"{name}: expected a file to import, got {came}")
     # A link that the user named is followed; what it leads to is a file like any other.
     path = path.resolve()
     if (path.parent / MANIFEST).is_file():

@@ -62,7 +62,7 @@ class TrainExpert:
     preset: OptionalPreset = None
     """fast: PQN; classic: PQN for small tasks; gpu: PQN for a GPU and many cores; nature: the DQN
     of Mnih et al. (2015); sb3: that of Stable-Baselines3's zoo.
-    Left out: fast for Atari, classic for other tasks, or what --algorithm alone gives."""
+    Left out: fast for Atari, classic for other tasks; with --algorithm dqn none."""
     algorithm: OptionalAlgorithm = None
     """pqn: parallel environments, no replay; dqn: replay and target network. Left out: the
     preset's."""
@@ -205,7 +205,7 @@ class Transfer:
     """fresh: a new output layer; copy: the outputs of the actions that both have. Left out:
     fresh."""
     preset: OptionalPreset = None
-    """As for train-expert. Left out: what --algorithm gives."""
+    """As for train-expert. Left out: none."""
     algorithm: OptionalAlgorithm = None
     """As for train-expert. Left out: the preset's, or dqn."""
     epsilon_start: OptionalProbability = None

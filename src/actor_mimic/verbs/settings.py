@@ -7,14 +7,15 @@ that no stage has is refused. Recipes say everything themselves, and never read 
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actor_mimic.config import NETWORK_SETTINGS, Config, EvaluateConfig
-from actor_mimic.errors import ConfigError, did_you_mean
+from actor_mimic.errors import ConfigError, UsageError, did_you_mean
 from actor_mimic.flat_config import STAGES, build_config, setting_names, to_json
+from actor_mimic.learner_config import ALGORITHMS
 from actor_mimic.presets import preset_name, presets_of
 from actor_mimic.report.printable import printable
 from actor_mimic.storage.run_dir import RUN
@@ -196,6 +197,28 @@ def table(rows: Mapping[str, tuple[Any, str]]) -> list[str]:
     return [
         f"{text:{min(width, 48)}}  # {printable(rows[name][1])}" for name, text in texts.items()
     ]
+
+
+def refuse_as_options(stage: str, arguments: Sequence[str], options: Container[str]) -> None:
+    """Refuses a setting that is written as an option, which other libraries have for all of theirs.
+
+    Args:
+        stage: whose settings they are.
+        arguments: of its verb, as typed.
+        options: of the verb, by the names of its fields.
+
+    Raises:
+        UsageError: saying how the setting is written here.
+    """
+    known = {name for each in ALGORITHMS for name in setting_names(stage, {"algorithm": each})}
+    for argument in arguments:
+        name, equals, value = argument.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if argument.startswith("--") and name in known and name not in options:
+            raise UsageError(
+                f"{argument}: {name} is a setting without an option of its own; write "
+                f"--set {name}={value if equals else 'VALUE'}"
+            )
 
 
 def _option(name: str) -> str:

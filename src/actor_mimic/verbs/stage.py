@@ -139,8 +139,7 @@ def run_stage(
 
     if common.print_config:
         return print_config(settings, path, common, compiled)
-    if is_complete(path):
-        notice(f"{path} is complete already; choose another --run-dir to train again")
+    was_complete = is_complete(path)
     values, _ = _compute(common, compiled)
     with StageProgress(title, settings.config.total_steps) as progress:
         launch = Launch(
@@ -154,6 +153,8 @@ def run_stage(
         )
         for record in begin(settings.config, launch, *parents):
             progress.show(record)
+    if was_complete:
+        notice(f"{path} was complete already; choose another --run-dir to train again")
     summary = read_run_json(path, "complete.json")
     if common.json:
         print(json.dumps({"run_dir": str(path)} | summary))
