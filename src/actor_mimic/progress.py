@@ -53,6 +53,7 @@ class StageProgress:
         self._title = printable(title, max_length=100)
         self._total_steps = total_steps
         self._games = _GamePace()
+        self._steps = _StepPace(total_steps)
         self._view: _Bars | _Lines
         if can_draw(out):
             self._view = _Bars(out, self._title, total_steps)
@@ -77,7 +78,7 @@ class StageProgress:
             case "train" | "film":
                 # The last update may have waited for more steps than were left.
                 count = f"{record.step:,} / {self._total_steps:,} steps"
-                left = _time_left(record, self._total_steps)
+                left = self._steps.time_left(record)
                 rates, figures = _rates(record.values), key_figures(record.values)
                 self._view.step(
                     min(record.step, self._total_steps),
@@ -240,6 +241,32 @@ class _Lines:
             self.line(line)
 
 
+class _StepPace:
+    """How long the rest of a stage takes, its evaluations included.
+
+    Args:
+        total_steps: when it is done.
+    """
+
+    def __init__(self, total_steps: int) -> None:
+        self._total_steps = total_steps
+        self._first: Record | None = None
+
+    def time_left(self, record: Record) -> str:
+        """By all steps since learning was first seen, and at first by the newest alone.
+
+        Nothing while a replay fills: those steps are ten times as fast as any later ones.
+        """
+        rate = _number(record.values.get("steps_per_s"))
+        if not rate or rate <= 0.0 or _number(record.values.get("updates_per_s")) == 0.0:
+            return ""
+        first = self._first = self._first or record
+        steps, seconds = record.step - first.step, record.wall_s - first.wall_s
+        pace_s = seconds / steps if steps > 0 and seconds > 0.0 else 1.0 / rate
+        left_s = max(0, self._total_steps - record.step) * pace_s
+        return f"{timedelta(seconds=round(left_s))} left"
+
+
 class _GamePace:
     """How fast the games of one evaluation end."""
 
@@ -272,14 +299,6 @@ def _rates(values: Mapping[str, Value]) -> list[str]:
         for unit, rate in rates
         if rate is not None
     ]
-
-
-def _time_left(record: Record, total_steps: int) -> str:
-    rate = _number(record.values.get("steps_per_s"))
-    if not rate or rate <= 0.0:
-        return ""
-    left_s = max(0, total_steps - record.step) / rate
-    return f"{timedelta(seconds=round(left_s))} left"
 
 
 def _joined(*parts: str) -> str:

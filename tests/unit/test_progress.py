@@ -124,7 +124,7 @@ def test_all_that_is_promised_fits_a_narrow_terminal(monkeypatch):
 @pytest.mark.parametrize(
     ("rates", "said"),
     [
-        ({"updates_per_s": 0.0}, "100 steps/s, 0 updates/s"),  # the replay fills
+        ({"updates_per_s": 0.0}, "100 steps/s, 0 updates/s, loss"),  # the replay fills
         ({"updates_per_s": 0.32}, "100 steps/s, 0.3 updates/s"),
         ({"updates_per_s": None}, "100 steps/s, 0:00:05 left"),
         ({"steps_per_s": None}, "steps, 12 updates/s, loss"),
@@ -136,6 +136,21 @@ def test_rates_that_are_small_or_unknown(rates, said):
         progress.show(train(500, **rates))
 
     assert said in stream.getvalue()
+
+
+def test_the_time_left_has_evaluations_in_it_and_no_filling_of_a_replay():
+    """Learning is first seen at 200 steps; of the 30 s since then 20 went into games."""
+    stream = File()
+    with StageProgress("student", 1_000, stream=stream, interval_s=0.0) as progress:
+        for step, updates, wall_s in ((100, 0.0, 1.0), (200, 1.0, 2.0), (300, 1.0, 32.0)):
+            values = {"steps_per_s": 10.0, "updates_per_s": updates}
+            progress.show(Record("train", step, 0, values, wall_s))
+
+    assert [line.rpartition(", ")[2] for line in stream.getvalue().splitlines()] == [
+        "0 updates/s",
+        "0:01:20 left",  # 800 steps at 10 a second
+        "0:03:30 left",  # 700 steps at 30 / 100 s each
+    ]
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
