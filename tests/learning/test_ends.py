@@ -21,6 +21,7 @@ LEARNERS = {
     "pqn-one-step-rollouts": pqn(rollout_steps=1, minibatch_size=16, epochs=2, lam=1.0),
     "dqn": dqn(double=False),
     "dqn-3-step": dqn(n_step=3),
+    "dqn-quantiles": dqn(double=False, num_quantiles=4),
 }
 STEPS = 2_000
 every = pytest.mark.parametrize("learner", LEARNERS.values(), ids=LEARNERS)

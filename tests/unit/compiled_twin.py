@@ -96,6 +96,7 @@ LOOPS = {
     "dqn": {
         "algorithm": "dqn",
         "double": True,
+        "num_quantiles": 3,
         "num_envs": 4,
         "update_every_steps": 4,
         "batch_size": 16,
