@@ -3,8 +3,8 @@
     python -m benchmarks.comparison [--seconds 8] [--repeats 3]
 
 One round is SB3 with 1 environment, ours with SB3's batch, SB3 with 8 environments, ours with a
-batch of our own; then the floors of our two. Ratios are taken within a round, against the faster
-of SB3's two, and their median counts. What is the same on both sides and what is free:
+batch of our own; then the floors of our two. Ratios are taken within a round, against either of
+SB3's two; the median of those against 1 environment, its default, counts. What is the same on both sides and what is free:
 `benchmarks.sb3`.
 
 Measure on a quiet machine only: SB3's threads wait for each other in a busy loop, as PyTorch comes,
