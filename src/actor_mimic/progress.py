@@ -287,7 +287,8 @@ class _GamePace:
             return ""
         left_s = (total - finished) * elapsed_s / ended
         rate = 60.0 * ended / elapsed_s
-        return f", {rate:,.1f} games/min, {timedelta(seconds=round(left_s))} left"
+        pace = f"{rate:,.0f}" if rate >= 100.0 else f"{rate:.1f}"
+        return f", {pace} games/min, {timedelta(seconds=round(left_s))} left"
 
 
 def _rates(values: Mapping[str, Value]) -> list[str]:

@@ -150,7 +150,7 @@ def foresee_storage(
         StorageError: if the disk has not enough room left.
     """
     if state.replay_bytes:
-        notice(f"the replay will take up to {state.replay_bytes / 2**30:.2f} GiB")
+        notice(f"the replay will take up to {state.replay_bytes / 2**20:,.0f} MiB")
         if config.schedule.checkpoint_replay == "none":
             notice("checkpoints are without the replay: resume will not be exact")
     weights_bytes = sum(tensor.nbytes for tensor in state.network.state_dict().values())

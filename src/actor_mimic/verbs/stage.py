@@ -47,7 +47,7 @@ class Common:
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Precision = "auto"
-    """Of the torsos; output layers always run in float32."""
+    """Of networks that see images; vectors and output layers always have float32."""
     threads: Number = 0
     """CPU threads of PyTorch and of the emulators; 0 takes all cores."""
     total_steps: OptionalNumber = None
