@@ -4,8 +4,8 @@
 
 One round is SB3 with 1 environment, ours with SB3's batch, SB3 with 8 environments, ours with a
 batch of our own; then the floors of our two. Ratios are taken within a round, against either of
-SB3's two; the median of those against 1 environment, its default, counts. What is the same on both sides and what is free:
-`benchmarks.sb3`.
+SB3's two; the median of those against 1 environment, its default, counts. What is the same on both
+sides and what is free: `benchmarks.sb3`.
 
 Measure on a quiet machine only: SB3's threads wait for each other in a busy loop, as PyTorch comes,
 and anything that runs beside them slows SB3 down far more than it slows ours (decision 4).

@@ -14,7 +14,9 @@ def write_json(path, content):
     path.write_text(json.dumps(content))
 
 
-def add_run(root, name, kind, config, *, scores=None, sha=None, curve=(), seed=0, begun=None):
+def add_run(
+    root, name, kind, config, *, scores=None, sha=None, curve=(), training=(), seed=0, begun=None
+):
     run = root / name / f"seed-{seed}"
     config = {"seed": seed, "protocol": "paper", "total_steps": 100, "parents": [], **config}
     versions = {"torch": "2.13.0", "ale-py": None}
@@ -22,13 +24,14 @@ def add_run(root, name, kind, config, *, scores=None, sha=None, curve=(), seed=0
     write_json(run / "run.json", content | {"created": "2026-01-01T00:00:00+00:00"} | (begun or {}))
     lines = [
         {
-            "kind": "evaluation",
+            "kind": kind,
             "step": step,
             "update": 0,
             "wall_s": 0.0,
-            "values": {f"{config.get('task')}/mean": mean},
+            "values": {f"{config.get('task')}/{name}": mean},
         }
-        for step, mean in curve
+        for points, kind, name in ((curve, "evaluation", "mean"), (training, "train", "score"))
+        for step, mean in points
     ]
     (run / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if scores is not None:

@@ -7,14 +7,16 @@ import re
 from html.parser import HTMLParser
 from itertools import zip_longest
 
+import numpy as np
 import pytest
 from hostile_text import FIELDS, PAYLOADS, hostile_recipe
 from report_runs import STUDENT, add_evaluation, add_run, score, small_recipe, write_json
 
 from actor_mimic.errors import UnavailableError, UsageError
 from actor_mimic.report import figures
-from actor_mimic.report.aggregate import collect
+from actor_mimic.report.aggregate import Point, collect
 from actor_mimic.report.contents import learning_panels
+from actor_mimic.report.curves import thinned
 from actor_mimic.report.films import MAX_BYTES, embed, find_films
 from actor_mimic.report.page import write_report
 from actor_mimic.report.tables import score_rows
@@ -277,6 +279,41 @@ def test_a_curve_ends_at_the_score_of_its_own_stage(runs, monkeypatch):
 
     assert [panel.caption for panel in panels] == ["pong-expert", "pong-expert-2"]
     assert ends == [20.0, 5.0]
+
+
+def test_games_that_were_learnt_from_are_a_curve_too(runs, monkeypatch):
+    """Beside evaluations, and alone where there are none; no game has ended before step 40."""
+    played = {"training": [(20, None), (40, 1.0), (100, 4.0)], "scores": {}}
+    add_run(runs, "quiet", "expert", {"task": "pong"}, sha="q" * 64, **played)
+    add_run(runs, "seen", "expert", {"task": "boxing"}, sha="s" * 64,
+            curve=[(0, 0.0), (80, 3.0)], **played)  # fmt: skip
+    drawn = {}
+    monkeypatch.setattr(
+        figures, "curve_panel", lambda title, *found, **_: drawn.update({title: found}) or "<svg/>"
+    )
+    collection = collect(runs)
+
+    learning_panels(collection, score_rows(collection), ("expert",))
+
+    assert drawn["pong"][0] is None
+    assert drawn["boxing"][0].steps == (0.0, 80.0)
+    for task in ("pong", "boxing"):
+        training = drawn[task][1]
+        assert (training.steps, training.mean) == ((40.0, 100.0), (1.0, 4.0))
+    monkeypatch.undo()
+    assert "Learning curve of pong, expert, up to 100 steps" in write_report(runs).read_text()
+
+
+@pytest.mark.parametrize("length", [1, 2, 149, 150, 301, 1_000])
+def test_a_long_curve_is_thinned_evenly(length):
+    points = [Point(step, 0.0) for step in range(length)]
+
+    kept = [point.step for point in thinned(points)]
+
+    assert kept[-1] == length - 1
+    assert len(set(np.diff(kept))) <= 1
+    assert min(length, 150) <= len(kept) < 300
+    assert thinned([]) == []
 
 
 def test_a_network_without_teachers_is_shown_as_a_student(runs):

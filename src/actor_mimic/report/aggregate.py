@@ -97,6 +97,7 @@ class Run:
         seconds: that it took, once it is done.
         scores: final ones by task, once it is done.
         curves: evaluations while it learned, by task.
+        training: mean of the last games that it learned from, likewise.
         likeness: of a student and its teachers, as last recorded, by task.
         steps: that it has recorded.
         parameters: of its network; None where it was not kept.
@@ -120,6 +121,7 @@ class Run:
     seconds: float | None
     scores: Mapping[str, Score]
     curves: Mapping[str, Sequence[Point]]
+    training: Mapping[str, Sequence[Point]]
     likeness: Mapping[str, Likeness]
     steps: int
     parameters: int | None
@@ -278,7 +280,8 @@ def _read_run(reader: _Reader, path: Path, name: str, seed: int | None) -> Run:
         model_sha256=text(done.get("model_sha256")) or None,
         seconds=number(done.get("seconds")),
         scores=_scores(done.get("scores")),
-        curves=_curves(records),
+        curves=_curves(records, "evaluation", "/mean"),
+        training=_curves(records, "train", "/score"),
         likeness=_likeness(records),
         steps=max((record.step for record in records), default=0),
         parameters=count(done.get("parameters")),
@@ -311,15 +314,15 @@ def _weight(evaluation: Mapping[str, Any]) -> tuple[float, int]:
     return number(evaluation.get("epsilon")) or 0.0, games
 
 
-def _curves(records: Sequence[Record]) -> dict[str, list[Point]]:
+def _curves(records: Sequence[Record], kind: str, suffix: str) -> dict[str, list[Point]]:
     curves: dict[str, list[Point]] = {}
     for record in records:
-        if record.kind != "evaluation":
+        if record.kind != kind:
             continue
         for name, value in record.values.items():
             mean = number(value)
-            if name.endswith("/mean") and mean is not None:
-                curves.setdefault(name.removesuffix("/mean"), []).append(Point(record.step, mean))
+            if name.endswith(suffix) and mean is not None:
+                curves.setdefault(name.removesuffix(suffix), []).append(Point(record.step, mean))
     return curves
 
 

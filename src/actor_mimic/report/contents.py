@@ -10,7 +10,7 @@ from actor_mimic.games import GAMES
 from actor_mimic.protocols import FRAME_SKIP
 from actor_mimic.report import figures
 from actor_mimic.report.aggregate import STUDENTS, Collection, Run, Score
-from actor_mimic.report.curves import mean_curve
+from actor_mimic.report.curves import mean_curve, thinned
 from actor_mimic.report.over_games import STATISTICS, OverGames
 from actor_mimic.report.tables import (
     MISSING,
@@ -131,11 +131,9 @@ def _learning_curve(
     # All games of a student step together; each gets its share of the steps.
     share = 1 / len(runs[0].tasks)
     curve = mean_curve([run.curves.get(task, ()) for run in runs])
-    if curve is None:
+    training = mean_curve([thinned(run.training.get(task, ())) for run in runs])
+    if curve is None and training is None:
         return ""
-    curve = type(curve)(
-        tuple(step * share for step in curve.steps), curve.mean, curve.low, curve.high, curve.seeds
-    )
     place = (stage_name(collection, runs[0]), task)
     row = next((row for row in reversed(rows) if (row.stage, row.task) == place), None)
     random = collection.score_of(RANDOM, task, near=runs[0])
@@ -143,7 +141,8 @@ def _learning_curve(
     student = runs[0].kind in STUDENTS
     return figures.curve_panel(
         task,
-        curve,
+        curve and curve.over(share),
+        training and training.over(share),
         "student" if student else "expert",
         task=task,
         random=None if random is None else random.mean,

@@ -1,11 +1,13 @@
 """Learning curves: over seeds, their areas, and when they reach a score."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from actor_mimic.report.aggregate import Point
+
+MOST_POINTS = 150
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,15 @@ class Curve:
     low: tuple[float, ...]
     high: tuple[float, ...]
     seeds: int
+
+    def over(self, share: float) -> "Curve":
+        """The same, over a share of the steps."""
+        return replace(self, steps=tuple(step * share for step in self.steps))
+
+
+def thinned(points: Sequence[Point]) -> Sequence[Point]:
+    """So many of them, evenly, as an eye can tell apart, the last included."""
+    return [*points[-1 :: -max(1, len(points) // MOST_POINTS)]][::-1]
 
 
 def mean_curve(curves: Sequence[Sequence[Point]]) -> Curve | None:

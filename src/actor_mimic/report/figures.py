@@ -33,6 +33,7 @@ STEPS_DOWN, FRAMES_DOWN = 15.0, 28.5  # units below the axes
 FAR = 3.0  # times the expert; what scores more is beyond the edge
 MOST_MARKERS = 24  # more of them hide the line
 BAND = 0.16  # opacity
+THIN = 0.55  # likewise, of what is drawn behind
 # Lines are told apart by dashes and markers too, and not by colour alone.
 DASHES = {"random": (0, (4, 2)), "student": "-", "expert": (0, (6, 1.5, 1, 1.5))}
 MARKERS = {"random": "s", "student": "o", "expert": "D", "third": "^", "fourth": "v"}
@@ -75,7 +76,8 @@ def score_figure(rows: Sequence[ScoreRow], humans: Mapping[str, float]) -> str:
 
 def curve_panel(
     title: str,
-    curve: Curve,
+    curve: Curve | None,
+    training: Curve | None,
     role: str,
     *,
     task: str,
@@ -88,7 +90,8 @@ def curve_panel(
 
     Args:
         title: over the panel.
-        curve: to draw; its band runs from the lowest to the highest seed.
+        curve: of evaluations; its band runs from the lowest to the highest seed.
+        training: of the games that were learnt from; one of the two at least.
         role: in whose colour.
         task: that it learnt.
         random: mean raw score of random play.
@@ -106,9 +109,13 @@ def curve_panel(
                 axes.axhspan(*expert.ci95, color=colour("expert"), alpha=BAND, linewidth=0)
         if random is not None:
             axes.axhline(random, color=colour("random"), linewidth=1.2, linestyle=(0, (2, 2)))
-        _draw(axes, curve, role, linestyle="-")
+        if training is not None:
+            axes.plot(training.steps, training.mean, color=colour(role), linewidth=1.0, alpha=THIN,
+                      clip_on=False)  # fmt: skip
+        if curve is not None:
+            _draw(axes, curve, role, linestyle="-")
+        end = max(found.steps[-1] for found in (curve, training) if found is not None)
         if final is not None:
-            end = curve.steps[-1]
             if final.ci95 is not None:
                 axes.plot([end, end], final.ci95, color=colour(role), linewidth=2.4, clip_on=False)
             axes.plot([end], [final.mean], "o", color=colour(role), markersize=7, clip_on=False)
@@ -119,9 +126,7 @@ def curve_panel(
             axes.axhline(human, color=colour("quiet"), linewidth=1.2, linestyle=(0, (6, 2, 1, 2)))
         _step_axes(axes, task)
         letter(axes, 0.0, 1.06, title, transform=axes.transAxes, va="bottom", fontweight="bold")
-        return inline_svg(
-            figure, f"Learning curve of {title}, {role}, up to {curve.steps[-1]:g} steps"
-        )
+        return inline_svg(figure, f"Learning curve of {title}, {role}, up to {end:g} steps")
 
 
 def contest_figure(contest: Contest, roles: Mapping[str, str]) -> str:
