@@ -221,6 +221,12 @@ class EvaluateConfig:
 SeveralTasks = DistillConfig | MultitaskDQNConfig  # in one network
 Config = ExpertConfig | TransferConfig | SeveralTasks
 
+
+def tasks_of(config: Config) -> tuple[str, ...]:
+    """What is learnt."""
+    return config.tasks if isinstance(config, SeveralTasks) else (config.task,)
+
+
 _DISTILL_CHOICES = {
     "head": ("shared", "per_task"),
     "actor": ("student", "teacher", "mixture"),

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from actor_mimic.config import Config, SeveralTasks
+from actor_mimic.config import Config, tasks_of
 from actor_mimic.envs.make import make_envs
 from actor_mimic.errors import Interrupted
 from actor_mimic.networks.q_network import QNetwork
@@ -54,10 +54,9 @@ def see_backgrounds(
         backgrounds = network.torso.background if network.torso.spec.centred else None
     if backgrounds is None:
         return
-    tasks = config.tasks if isinstance(config, SeveralTasks) else (config.task,)
     protocol = protocol_named(config.protocol)
     looks = mean_frames(
-        tasks, seed=config.seed, protocol=protocol, num_threads=num_threads, stop=stop
+        tasks_of(config), seed=config.seed, protocol=protocol, num_threads=num_threads, stop=stop
     )
     backgrounds.copy_(torch.stack(looks).view_as(backgrounds))
 

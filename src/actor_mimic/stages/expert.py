@@ -20,16 +20,12 @@ from actor_mimic.networks.q_network import QNetwork
 from actor_mimic.protocols import protocol_named
 from actor_mimic.rollout import Rollout
 from actor_mimic.schedules import linear
-from actor_mimic.seeding import (
-    generator_state,
-    numpy_generator,
-    restore_generator,
-    torch_generator,
-)
+from actor_mimic.seeding import numpy_generator, torch_generator
 from actor_mimic.stages.background import see_backgrounds
 from actor_mimic.stages.configured import dqn_optimizer, epsilon_at, torso_spec
 from actor_mimic.stages.env_groups import EnvGroups
-from actor_mimic.stages.replays import add_transition, make_replays, replay_layout
+from actor_mimic.stages.lockstep import Lockstep
+from actor_mimic.stages.replays import replay_layout
 from actor_mimic.stages.training import RecentEpisodes, Snapshot, mean_metrics
 
 
@@ -234,13 +230,10 @@ class DQNState:
     ) -> None:
         self.network = network
         self.total_steps = config.total_steps
-        self.steps = 0
-        self.recent = RecentEpisodes([config.task])
         self._config = config
         self._settings = settings
         self._compute = compute
         self._workers = compute.workers()
-        self._rollout = _make_rollout(config, env, compute)
         self._learner = DQNLearner(
             network,
             dqn_optimizer(settings, network),
@@ -251,9 +244,15 @@ class DQNState:
             fixed_shape=compute.fixed_shape,
         )
         layout = replay_layout(env, settings.replay_capacity_steps)
-        (self._replay,) = make_replays([layout], compute.device)
-        self.replay_bytes = self._replay.nbytes
-        self._rng = numpy_generator(config.seed, config.task, "replay")
+        self._games = Lockstep(config, [env], [layout], compute.device)
+        self._rollout = self._games.rollout
+        self.recent = self._games.recent
+        self.replay_bytes = self._games.replay_bytes
+
+    @property
+    def steps(self) -> int:
+        """Over all environments."""
+        return self._games.steps
 
     @property
     def updates(self) -> int:
@@ -278,29 +277,17 @@ class DQNState:
         for turn in range(settings.turns_per_update):
             self._rollout.send(self._greedy(), epsilon)
             # Updates run beside the emulators, on what the replay held before this step.
-            if turn == 0 and self._replay.steps_added >= settings.learning_starts_steps:
+            if turn == 0 and self._games.steps_of_each >= settings.learning_starts_steps:
                 updates = [self._update() for _ in range(settings.updates_per_turn)]
                 metrics |= mean_metrics(updates)
-            (transition,) = self._rollout.recv()
-            add_transition(self._replay, transition)
-            self.steps += self._rollout.num_envs
-        self.recent.extend(self._rollout.take_finished())
+            self._games.receive()
         return {**metrics, "epsilon": epsilon, "learning_rate": settings.learning_rate}
 
     def snapshot(self) -> Snapshot:
         """Network, optimiser, environments, generators, counters, replay."""
         moments, learner = self._learner.state_dict()
-        tensors, rollout = self._rollout.state_dict()
-        return Snapshot(
-            {"model": self.network.state_dict(), "optimizer": moments, "rollout": tensors},
-            {
-                "steps": self.steps,
-                "learner": learner,
-                "rollout": rollout,
-                "recent": self.recent.state_dict(),
-                "replay_rng": generator_state(self._rng),
-            },
-            {"replay": self._replay},
+        return self._games.snapshot(
+            {"model": self.network.state_dict(), "optimizer": moments}, {"learner": learner}
         )
 
     def restore(
@@ -315,12 +302,7 @@ class DQNState:
         """
         self.network.load_state_dict(tensors["model"])
         self._learner.load_state_dict(tensors["optimizer"], state["learner"])
-        self._rollout.load_state_dict(tensors["rollout"], state["rollout"])
-        self.recent.load_state_dict(state["recent"])
-        self._rng = restore_generator(state["replay_rng"])
-        self.steps = int(state["steps"])
-        if "replay" in replays:
-            self._replay.restore(replays["replay"])
+        self._games.restore(tensors, state, replays)
 
     def catch_up(self, stop: Callable[[], int | None] = lambda: None) -> None:
         """Plays the unfinished games of a snapshot again."""
@@ -328,7 +310,7 @@ class DQNState:
 
     def close(self) -> None:
         """Stops the emulators."""
-        self._rollout.close()
+        self._games.close()
 
     def _greedy(self) -> Int64[Any, " envs"]:
         obs = self._rollout.observations
@@ -338,11 +320,11 @@ class DQNState:
         )
 
     def _update(self) -> dict[str, Tensor]:
-        batch = self._replay.sample_transitions(
-            self._settings.batch_size,
-            n_step=self._settings.n_step,
-            gamma=self._settings.gamma,
-            rng=self._rng,
+        settings = self._settings
+        (batch,) = self._games.draw(
+            lambda replay, rng: replay.sample_transitions(
+                settings.batch_size, n_step=settings.n_step, gamma=settings.gamma, rng=rng
+            )
         )
         return self._learner.update(
             obs=batch.obs,
@@ -354,7 +336,7 @@ class DQNState:
 
 
 def _make_rollout(
-    config: ExpertConfig | TransferConfig, env: VectorEnv, compute: Compute, group: int = 0
+    config: ExpertConfig | TransferConfig, env: VectorEnv, compute: Compute, group: int
 ) -> Rollout:
     stream = ("exploration", group) if group else ("exploration",)
     return Rollout(

@@ -1,8 +1,8 @@
-"""The games of one student: they step together, and each has a replay of its own.
+"""The games of one network: they step together, and each has a replay of its own.
 
 ::
 
-    student --acts in all of them--> game i --frame--> replay i --equal batch of each--> student
+    network --acts in all of them--> game i --frame--> replay i --equal batch of each--> network
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from actor_mimic.compute import Compute
-from actor_mimic.config import SeveralTasks
+from actor_mimic.config import Config, SeveralTasks, tasks_of
 from actor_mimic.envs.make import make_envs
 from actor_mimic.envs.vector_step import VectorEnv, closed_on_error, observation_shape
 from actor_mimic.errors import ConfigError
@@ -54,21 +54,22 @@ class Lockstep:
 
     def __init__(
         self,
-        config: SeveralTasks,
+        config: Config,
         envs: Sequence[VectorEnv],
         layouts: Sequence[Mapping[str, Any]],
         device: str,
     ) -> None:
+        tasks = tasks_of(config)
         self.steps = 0
-        self.recent = RecentEpisodes(config.tasks)
+        self.recent = RecentEpisodes(tasks)
         self.rollout = Rollout(
             envs,
             life_loss_is_terminal=protocol_named(config.protocol).life_loss_ends_training_episodes,
-            rngs=[numpy_generator(config.seed, task, "exploration") for task in config.tasks],
+            rngs=[numpy_generator(config.seed, task, "exploration") for task in tasks],
             device=device,
         )
         self.replays = make_replays(layouts, device)
-        self._rngs = [numpy_generator(config.seed, task, "replay") for task in config.tasks]
+        self._rngs = [numpy_generator(config.seed, task, "replay") for task in tasks]
 
     @property
     def replay_bytes(self) -> int:

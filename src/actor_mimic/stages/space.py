@@ -2,13 +2,13 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 
 from actor_mimic.actions import ATARI_ALPHABET
 from actor_mimic.compute import Compute, require_memory
-from actor_mimic.config import Config, DistillConfig, ExpertConfig, SeveralTasks
+from actor_mimic.config import Config, DistillConfig, ExpertConfig, tasks_of
 from actor_mimic.envs.atari import AtariEnvs
 from actor_mimic.envs.make import describe_task
 from actor_mimic.errors import ConfigError
@@ -40,7 +40,7 @@ def foresee_memory(config: Config, compute: Compute) -> None:
         ConfigError: naming the settings to lower.
         UsageError, UnavailableError: if there is no such task.
     """
-    tasks = _tasks(config)
+    tasks = tasks_of(config)
     name, each = _envs_of_each(config)
     emulators = sum(map(is_atari, tasks))
     needed = each * (emulators * EMULATOR_BYTES + (len(tasks) - emulators) * ENV_BYTES)
@@ -73,7 +73,7 @@ def replay_bytes(config: Config, *, features: bool) -> int:
         return 0
     _, num_envs = _envs_of_each(config)
     total = 0
-    for task in _tasks(config):
+    for task in tasks_of(config):
         shape = observation_of(task)
         is_image = len(shape) > 1
         total += FrameReplay.bytes_needed(
@@ -85,10 +85,6 @@ def replay_bytes(config: Config, *, features: bool) -> int:
             **labels,
         )
     return total
-
-
-def _tasks(config: Config) -> Sequence[str]:
-    return config.tasks if isinstance(config, SeveralTasks) else (config.task,)
 
 
 def _envs_of_each(config: Config) -> tuple[str, int]:
@@ -107,7 +103,7 @@ def observation_of(task: str) -> tuple[int, ...]:
 
 
 def _needs(config: Config) -> Iterator[tuple[str, str, int]]:
-    tasks = _tasks(config)
+    tasks = tasks_of(config)
     shape, actions = describe_task(tasks[0])
     raw = math.prod(shape) * (1 if len(shape) > 1 else 4)
     read = raw + 4 * math.prod(shape)
