@@ -163,7 +163,7 @@ class DistillConfig:
             self.steps_per_task,
             starts,
             period,
-            "batch_size_per_task / samples_per_step",
+            "batch_size_per_task / samples_per_step, up to a multiple of envs_per_task",
         )
 
 

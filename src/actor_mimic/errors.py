@@ -73,7 +73,9 @@ class ConfigError(ActorMimicError):
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Build the suggestion that ends an "unknown name" message.
 
-    Case is ignored, because ``Pong`` for ``pong`` is the commonest slip.
+    Case is ignored, because ``Pong`` for ``pong`` is the commonest slip. A choice that begins with
+    what was typed, three letters or more, comes first: ``train`` is nearer to ``transfer`` by its
+    letters, and means ``train-expert``.
 
     Args:
         name: what the user typed.

@@ -11,7 +11,7 @@ DEFAULT_PRESETS = ("fast", "classic")  # of experts: of Atari games, and of othe
 # Of experts and transfers, by the names that --set has. Whatever is not here keeps the default of
 # its learner.
 PRESETS: dict[str, dict[str, Any]] = {
-    # To a good expert soon, on few cores: results/boxing-start has it beside a DQN.
+    # To a good expert soon, on few cores; not measured beside a DQN.
     "fast": {
         "algorithm": "pqn",
     },

@@ -242,7 +242,7 @@ class _Lines:
 
 
 class _StepPace:
-    """How long the rest of a stage takes, its evaluations included.
+    """How long the rest of a stage takes, its evaluations included but for those at the end.
 
     Args:
         total_steps: when it is done.
@@ -255,7 +255,7 @@ class _StepPace:
     def time_left(self, record: Record) -> str:
         """By all steps since learning was first seen, and at first by the newest alone.
 
-        Nothing while a replay fills: those steps are ten times as fast as any later ones.
+        Nothing while a replay fills: those steps are many times as fast as later ones.
         """
         rate = _number(record.values.get("steps_per_s"))
         if not rate or rate <= 0.0 or _number(record.values.get("updates_per_s")) == 0.0:

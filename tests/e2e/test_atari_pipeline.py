@@ -158,6 +158,8 @@ def test_a_run_keeps_its_films_and_makes_no_other_twice(runs: Path) -> None:
     records = list(films.make(missing, COMPUTE, stop=lambda: None))
 
     assert [record.step for record in records] == list(range(1, 31))
+    seconds = [record.wall_s for record in records]
+    assert sorted(seconds) == seconds  # of all films, for the time that is left of them
     assert {path.name for path in folder.iterdir()} == {
         f"{name}.{kind}" for name in names for kind in ("mp4", "json")
     }

@@ -271,7 +271,7 @@ def test_doctor_and_games(runs: Path) -> None:
         (
             ["distill", f"{TASK}=pqn", "--set=batch_size_per_task=1e10"],
             78,
-            "(batch_size_per_task / samples_per_step)",
+            "(batch_size_per_task / samples_per_step, ",
         ),
         (
             [
@@ -315,6 +315,7 @@ def test_doctor_and_games(runs: Path) -> None:
         (["distill"], 2, "TASK=CHECKPOINT"),
         (["distill", f"{TASK}=pqn", "--temperature", "1"], 2, "write --set temperature=VALUE"),
         (["train-expert", TASK, "--n-step=3"], 2, "write --set n_step=3"),
+        (["distill", f"{TASK}=pqn", "--tasks", TASK], 2, "misplaced options"),
         (["train-expert", "ALE/Pong-v5"], 2, "did you mean 'pong'"),
         (["train", TASK], 2, "did you mean 'train-expert'"),
         (["evaluate", "random", "--tasks", "pnog"], 2, "did you mean 'pong'"),

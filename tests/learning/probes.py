@@ -46,6 +46,7 @@ class ProbeEnvs:
         starts: states in which games begin, drawn evenly.
         limit: steps after which a game is truncated, even if it is over too; None for no limit.
         noise: by state; the rewards of its actions come with -noise or +noise, evenly.
+        in_turn: whether the two take turns, for each action, and are not drawn.
         stack_size: frames that the actor sees, where frames are images.
     """
 
@@ -54,6 +55,7 @@ class ProbeEnvs:
     starts: tuple[int, ...] = (0,)
     limit: int | None = None
     noise: Mapping[int, float] = field(default_factory=dict)
+    in_turn: bool = False
     stack_size: int = 1
     num_envs: int = 16
     task: str = "probe"
@@ -66,6 +68,7 @@ class ProbeEnvs:
         self.frame_dtype = self.frames.dtype.type
         self.action_names = tuple(f"probe/{action}" for action in range(len(self.moves[0])))
         self._rng = np.random.default_rng(0)
+        self._signs = np.ones((len(self.moves), len(self.moves[0])))
         self._state = np.zeros(self.num_envs, dtype=np.int64)
         self._time = np.zeros(self.num_envs, dtype=np.int64)
         self._actions = np.zeros(self.num_envs, dtype=np.int64)
@@ -81,7 +84,8 @@ class ProbeEnvs:
         moves = [self.moves[s][a] for s, a in zip(self._state, self._actions, strict=True)]
         reward = np.array([move.reward for move in moves], dtype=np.float32)
         noise = np.array([self.noise.get(int(state), 0.0) for state in self._state])
-        reward += (noise * self._rng.choice([-1.0, 1.0], self.num_envs)).astype(np.float32)
+        signs = self._turns() if self.in_turn else self._rng.choice([-1.0, 1.0], self.num_envs)
+        reward += (noise * signs).astype(np.float32)
         ends = {
             kind: np.array([move.end == kind for move in moves])
             for kind in ("terminated", "truncated", "life_lost", "failed")
@@ -113,6 +117,13 @@ class ProbeEnvs:
         raise NotImplementedError("no probe is filmed")
 
     def close(self) -> None: ...
+
+    def _turns(self) -> list[float]:
+        signs = []
+        for place in zip(self._state, self._actions, strict=True):
+            signs.append(self._signs[place])
+            self._signs[place] *= -1.0
+        return signs
 
     def _begin(self, over: np.ndarray) -> None:
         self._state[over] = self._rng.choice(self.starts, over.sum())

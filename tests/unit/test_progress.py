@@ -138,13 +138,17 @@ def test_rates_that_are_small_or_unknown(rates, said):
     assert said in stream.getvalue()
 
 
-def test_the_time_left_has_evaluations_in_it_and_no_filling_of_a_replay():
-    """Learning is first seen at 200 steps; of the 30 s since then 20 went into games."""
+@pytest.mark.parametrize("before_s", [0.0, 7_200.0])
+def test_the_time_left_has_evaluations_in_it_and_no_filling_of_a_replay(before_s):
+    """Learning is first seen at 200 steps; of the 30 s since then 20 went into games.
+
+    What the run took before it was continued does not count.
+    """
     stream = File()
     with StageProgress("student", 1_000, stream=stream, interval_s=0.0) as progress:
         for step, updates, wall_s in ((100, 0.0, 1.0), (200, 1.0, 2.0), (300, 1.0, 32.0)):
             values = {"steps_per_s": 10.0, "updates_per_s": updates}
-            progress.show(Record("train", step, 0, values, wall_s))
+            progress.show(Record("train", step, 0, values, before_s + wall_s))
 
     assert [line.rpartition(", ")[2] for line in stream.getvalue().splitlines()] == [
         "0 updates/s",

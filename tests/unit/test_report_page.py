@@ -312,7 +312,7 @@ def test_a_long_curve_is_thinned_evenly(length):
 
     assert kept[-1] == length - 1
     assert len(set(np.diff(kept))) <= 1
-    assert min(length, 150) <= len(kept) < 300
+    assert min(length, 75) <= len(kept) <= 150
     assert thinned([]) == []
 
 

@@ -124,6 +124,21 @@ def test_a_refusal_takes_back_no_more_than_the_run_has_made(tmp_path):
     assert sorted(os.listdir(tmp_path / "taught")) == [".lock", "checkpoints", "teachers"]
 
 
+def test_a_directory_that_somebody_else_begins_to_use_stays(tmp_path, monkeypatch):
+    """Between removing the lock and the directory another process makes a lock of its own."""
+    unlink = Path.unlink
+
+    def and_another(path, **options):
+        unlink(path, **options)
+        if path.name == ".lock":
+            path.touch()
+
+    monkeypatch.setattr(Path, "unlink", and_another)
+    refuse(tmp_path / "run", ConfigError("too large"))
+
+    assert os.listdir(tmp_path / "run") == [".lock"]
+
+
 @pytest.mark.parametrize(("third", "error"), [(False, CannotCreateError), (True, LockedError)])
 def test_a_lock_that_was_removed_meanwhile_is_none(tmp_path, monkeypatch, third, error):
     """Between opening and locking its owner removes it and lets go; a third may make another."""

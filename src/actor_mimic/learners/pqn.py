@@ -71,7 +71,7 @@ class Trajectories:
 
     def __init__(self, num_steps: int, num_envs: int, obs: Shaped[Tensor, "some ..."]) -> None:
         size, device = (num_steps, num_envs), obs.device
-        # Images lie channels last, as the torso wants them: turned once here, read three times.
+        # Images lie channels last, as the torso wants them: turned once here, read by every epoch.
         # `obs` is a view with the axes where they belong.
         images = obs.ndim == 4
         shape = (*obs.shape[2:], obs.shape[1]) if images else obs.shape[1:]

@@ -28,5 +28,5 @@ def check_memory(jobs: Iterable[Job], device: str, notice: Callable[[str], None]
     title = max(sizes, key=lambda name: sizes[name], default=None)
     if title is None or sizes[title] < UNSAID_BYTES:
         return
-    notice(f"memory: the replay of {title} will take up to {sizes[title] / 2**30:.2f} GiB")
+    notice(f"memory: the replay of {title} will take up to {sizes[title] / 2**20:,.0f} MiB")
     place_of_replays(sizes[title], f"the replay of {title}", device)

@@ -49,7 +49,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Point:
-    """One evaluation during learning: mean raw score after so many steps."""
+    """A mean raw score while learning, after so many steps."""
 
     step: int
     mean: float

@@ -33,15 +33,15 @@ class Curve:
 
 
 def thinned(points: Sequence[Point]) -> Sequence[Point]:
-    """So many of them, evenly, as an eye can tell apart, the last included."""
-    return [*points[-1 :: -max(1, len(points) // MOST_POINTS)]][::-1]
+    """As many of them, evenly, as an eye can tell apart, the last included."""
+    return [*points[-1 :: -max(1, -(-len(points) // MOST_POINTS))]][::-1]
 
 
 def mean_curve(curves: Sequence[Sequence[Point]]) -> Curve | None:
-    """The curve over seeds, at every step that one of them was evaluated at and all have reached.
+    """The curve over seeds, at every step where one of them has a point and all have reached.
 
-    Between its own evaluations a seed counts with the straight line through them. Seeds without
-    an evaluation are left out; None if that leaves nothing.
+    Between its own points a seed counts with the straight line through them. Seeds without any
+    are left out; None if that leaves nothing.
     """
     curves = [sorted(points, key=lambda point: point.step) for points in curves if points]
     if not curves:

@@ -12,6 +12,7 @@ Half a minute each, and small enough that a page can hold those of many games. A
 names the same players and rules is not made again.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -102,10 +103,12 @@ class RunFilms:
         except OSError as error:
             raise CannotCreateError(f"cannot make {directory}: {error}") from error
         clean_leftovers(directory)
+        begun = time.monotonic()
         try:
             for number, plan in enumerate(plans):
                 for record in self._film(plan, compute, stop):
-                    yield replace(record, step=record.step + number * self.rules.max_steps)
+                    step = record.step + number * self.rules.max_steps
+                    yield replace(record, step=step, wall_s=time.monotonic() - begun)
         finally:
             with suppress(OSError):  # it is empty only if nothing could be filmed
                 directory.rmdir()

@@ -70,8 +70,8 @@ class RunDir:
     """A run directory held by this process; `open_run` makes one.
 
     Use it as a context manager: leaving it closes the records and releases the lock. A run that
-    is refused before it has done anything leaves nothing behind, at least no configuration:
-    whoever corrects what was refused must not be told that the directory belongs to the mistake.
+    is refused before it has done anything takes back its configuration, and the directory if that
+    is new: whoever corrects what was refused must not be told that it belongs to the mistake.
     """
 
     def __init__(self, path: Path, lock: int) -> None:
@@ -206,7 +206,7 @@ class RunDir:
         self.close()
 
     def _undo(self) -> None:
-        """Takes back what `open_run` made."""
+        """Takes back the configuration, and the directory if it was made here and is empty."""
         (self.path / RUN).unlink(missing_ok=True)
         if self._made_here and set(os.listdir(self.path)) == {LOCK, self.checkpoints.name}:
             with suppress(OSError):  # somebody else may be about to work here

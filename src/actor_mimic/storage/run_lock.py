@@ -19,7 +19,8 @@ def take_lock(path: Path) -> int:
 
     Raises:
         CannotCreateError: if the file cannot be written to.
-        LockedError: if another process has it; names process and host.
+        LockedError: if another process has it, or had it a moment ago; names process and host, if
+            it is known.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
@@ -27,10 +28,10 @@ def take_lock(path: Path) -> int:
         raise CannotCreateError(f"cannot write {path}: {error}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
         if os.fstat(descriptor).st_ino != os.stat(path, follow_symlinks=False).st_ino:
             # Whoever had it has just removed it, and a third may have made another.
             raise BlockingIOError
-        os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     except BlockingIOError as error:
         owner = os.pread(descriptor, 300, 0).decode("ascii", "replace").strip()

@@ -210,7 +210,8 @@ def refuse_as_options(stage: str, arguments: Sequence[str], options: Container[s
     Raises:
         UsageError: saying how the setting is written here.
     """
-    known = {name for each in ALGORITHMS for name in setting_names(stage, {"algorithm": each})}
+    names = {name for each in ALGORITHMS for name in setting_names(stage, {"algorithm": each})}
+    known = names - OWN_ARGUMENTS.keys()
     for argument in arguments:
         name, equals, value = argument.removeprefix("--").partition("=")
         name = name.replace("-", "_")
