@@ -239,9 +239,9 @@ def test_the_verb_says_what_it_made(tmp_path, agent, capsys):
     checkpoint = resolve_checkpoint(Path(said["path"]))
     assert checkpoint.model_sha256 == said["model_sha256"]
     assert checkpoint.config["claimed_score"] == 9.5
-    with pytest.raises(UsageError, match="got nothing of that name"):
+    with pytest.raises(DataError, match="got nothing of that name"):
         import_file(str(tmp_path / "absent"), VECTOR_TASK, tmp_path / "i")
-    with pytest.raises(UsageError, match="got a directory"):
+    with pytest.raises(DataError, match="got a directory"):
         import_file(str(tmp_path), VECTOR_TASK, tmp_path / "i")
 
 

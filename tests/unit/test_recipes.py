@@ -335,6 +335,9 @@ def test_files_and_names(tmp_path):
     path.write_text(RECIPE)
 
     assert load_recipe(path).source == str(path)
+    with pytest.raises(DataError, match=r"other\.toml: there is no such recipe"):
+        load_recipe(tmp_path / "other.toml")
+    (tmp_path / "other.toml").mkdir()
     with pytest.raises(DataError, match="expected a recipe"):
         load_recipe(tmp_path / "other.toml")
     with pytest.raises(UsageError, match="did you mean 'demo'"):
