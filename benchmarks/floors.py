@@ -13,6 +13,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from actor_mimic.config import DistillConfig
 from benchmarks.options import add_options, compute_for
 from benchmarks.parts import Part, Parts
 from benchmarks.workloads import (
@@ -34,6 +35,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     parts = Parts(
         width=config.network.width,
         norm=config.network.norm,
+        centred=config.network.centred,
+        regression=isinstance(config, DistillConfig) and config.feature_weight > 0.0,
         low=compute.precision == "bfloat16",
         threads=compute.threads,
         seconds=options.seconds * PART_SHARE,

@@ -1,6 +1,7 @@
 """The parts of a learning loop in bare ale-py and bare PyTorch: what a floor is made of.
 
     python -m benchmarks.parts [--num-envs 64] [--batch 128] [--width 0.5] [--norm all]
+        [--no-centred] [--regression]
 
 Nothing of this project is timed here; the network is written again for that reason. Acting and
 training are measured in four variants, and the fastest counts:
@@ -13,8 +14,9 @@ training are measured in four variants, and the fastest counts:
     channels_last, split      the same with NHWC memory
     ========================  ==============================================================
 
-Adam is PyTorch's fused one, gradients are set to None, observations already lie in the variant's
-memory format. Every figure is the median of calls after a warm-up.
+Adam is PyTorch's fused one, gradients are set to None, observations and the background that a
+centred network takes away already lie in the variant's memory format. Every figure is the median
+of calls after a warm-up.
 """
 
 import argparse
@@ -64,6 +66,8 @@ class Parts:
     Attributes:
         width: factor on the Nature network's channels and hidden units.
         norm: layer norm before each ReLU: ``none``, ``dense`` or ``all``.
+        centred: whether a background is taken away from the observations.
+        regression: whether a linear layer of its features learns too, as features are regressed.
         low: whether to compute in bfloat16.
         threads: of the emulators and of PyTorch.
         seconds: for each variant.
@@ -71,6 +75,8 @@ class Parts:
 
     width: float
     norm: str
+    centred: bool
+    regression: bool
     low: bool
     threads: int
     seconds: float
@@ -117,10 +123,9 @@ class Parts:
         rates: dict[str, float] = {}
         for layout in MEMORY_FORMATS:
             for workers in sorted({1, min(self.threads, batch)}):
-                network = bare_network(self.width, self.norm)
                 torch.set_num_threads(self.threads if workers == 1 else 1)
                 with _Pool(workers) as pool:
-                    call = prepare(_Setting(network, batch, layout, self.low, pool))
+                    call = prepare(_Setting(self, batch, layout, pool))
                     name = layout if workers == 1 else f"{layout}, split"
                     rates[name] = median_rate(call, batch, self.seconds)
         torch.set_num_threads(self.threads)
@@ -128,7 +133,7 @@ class Parts:
         return Part(rates[fastest], fastest, rates)
 
 
-def bare_network(width: float, norm: str) -> nn.Module:
+def bare_network(width: float, norm: str) -> nn.Sequential:
     """The Nature network with layer norm, without this project."""
     a, b, hidden = round(32 * width), round(64 * width), round(512 * width)
 
@@ -177,37 +182,50 @@ class _Pool:
 class _Setting:
     """A network and its observations, laid out for one variant."""
 
-    def __init__(self, network: nn.Module, batch: int, layout: str, low: bool, pool: _Pool) -> None:
+    def __init__(self, parts: Parts, batch: int, layout: str, pool: _Pool) -> None:
         memory_format = MEMORY_FORMATS[layout]
+        self._precision = torch.bfloat16 if parts.low else torch.float32
         pixels = np.random.default_rng(0).integers(0, 256, (batch, 4, 84, 84), dtype=np.uint8)
-        self.network = network.to(memory_format=memory_format)
+        self.network = bare_network(parts.width, parts.norm).to(memory_format=memory_format)
+        self.head: nn.Module = self.network[-1]
+        hidden = self.network[-1].in_features
+        self.regressor = nn.Linear(hidden, hidden) if parts.regression else None
         self.obs = torch.from_numpy(pixels).contiguous(memory_format=memory_format)
         self.batch = batch
         self.pool = pool
-        self._low = low
+        background = torch.full((1, 4, 84, 84), 0.5, dtype=self._precision)
+        self._background = (
+            background.contiguous(memory_format=memory_format) if parts.centred else None
+        )
 
-    def forward(self, rows: slice) -> Tensor:
-        """Scores in float32."""
-        scaled = self.obs[rows].to(torch.bfloat16 if self._low else torch.float32) * (1 / 255)
+    def outputs(self, rows: slice, heads: Sequence[nn.Module]) -> list[Tensor]:
+        """What is made of the last hidden layer, in float32."""
+        scaled = self.obs[rows].to(self._precision).mul_(1 / 255)
+        if self._background is not None:
+            scaled.sub_(self._background)
         # Autocast belongs to a thread, hence in here.
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._low):
-            return self.network(scaled).float()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._precision != torch.float32):
+            features = self.network[:-1](scaled)
+            return [head(features).float() for head in heads]
 
 
 def _acting(setting: _Setting) -> Callable[[], object]:
     def share(rows: slice) -> Tensor:
         with torch.inference_mode():
-            return setting.forward(rows)
+            return setting.outputs(rows, [setting.head])[0]
 
     return lambda: setting.pool.map(share, setting.batch)
 
 
 def _training(setting: _Setting) -> Callable[[], object]:
-    parameters = list(setting.network.parameters())
+    regressors = [setting.regressor] if setting.regressor else []
+    heads = [setting.head, *regressors]
+    parameters = [p for module in (setting.network, *regressors) for p in module.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=1e-4, fused=True)
 
     def share(rows: slice) -> Sequence[Tensor]:
-        loss = setting.forward(rows).square().sum() / setting.batch
+        sums = [output.square().sum() for output in setting.outputs(rows, heads)]
+        loss = torch.stack(sums).sum() / setting.batch
         # Not `backward`, which would add into one `.grad` from several threads.
         return torch.autograd.grad(loss, parameters)
 
@@ -232,12 +250,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--width", type=float, default=0.5)
     parser.add_argument("--norm", default="all", choices=("none", "dense", "all"))
+    parser.add_argument("--centred", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--regression", action="store_true", help="of the features, in training")
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each variant")
     parser.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
     options = parser.parse_args(arguments)
     compute = choose_compute("cpu", options.precision)
     low = compute.precision == "bfloat16"
-    parts = Parts(options.width, options.norm, low, compute.threads, options.seconds)
+    parts = Parts(
+        width=options.width,
+        norm=options.norm,
+        centred=options.centred,
+        regression=options.regression,
+        low=low,
+        threads=compute.threads,
+        seconds=options.seconds,
+    )
     print(f"{compute.threads} threads, {compute.precision}, width {options.width:g}")
     found: dict[str, Part] = {
         f"emulation, {options.num_envs} environments": parts.emulation(
