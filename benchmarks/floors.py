@@ -48,9 +48,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "training": parts.training(batch),
     }
     if passes:
-        found["bootstrap"] = parts.acting(batch)
-    update_s = 1 / found["training"].items_per_s
-    update_s += passes / found["bootstrap"].items_per_s if passes else 0.0
+        found["bootstrap"] = parts.acting(batch, passes)
+    update_s = sum(1 / found[p].items_per_s for p in ("training", "bootstrap") if p in found)
     microseconds = {
         "emulation": 1e6 / found["emulation"].items_per_s,
         "acting": 1e6 * acting_passes(config) / found["acting"].items_per_s,

@@ -54,7 +54,8 @@ def make_state(config: ExpertConfig | DistillConfig, compute: Compute) -> State:
 
 
 def _teacher(game: str, config: DistillConfig, compute: Compute) -> Teacher:
-    shape = {"width": config.network.width, "norm": config.network.norm}
+    like = config.network
+    shape = {"width": like.width, "norm": like.norm, "centred": like.centred}
     expert = build_config("expert", {"task": game, "algorithm": "dqn", **shape})
     assert isinstance(expert, ExpertConfig)
     (env,) = make_task_envs(expert, compute)

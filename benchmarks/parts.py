@@ -25,6 +25,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial, reduce
 from typing import Any, TypeVar
 
 import numpy as np
@@ -67,7 +68,7 @@ class Parts:
         width: factor on the Nature network's channels and hidden units.
         norm: layer norm before each ReLU: ``none``, ``dense`` or ``all``.
         centred: whether a background is taken away from the observations.
-        regression: whether a linear layer of its features learns too, as features are regressed.
+        regression: whether a linear layer from its features to a teacher's is trained too.
         low: whether to compute in bfloat16.
         threads: of the emulators and of PyTorch.
         seconds: for each variant.
@@ -111,9 +112,9 @@ class Parts:
         env.close()
         return Part(rate, "ale-py", {"ale-py": rate})
 
-    def acting(self, batch: int) -> Part:
-        """Observations per second, forward only."""
-        return self._fastest(batch, _acting)
+    def acting(self, batch: int, passes: int = 1) -> Part:
+        """Observations per second, forward only: prepared once, then so many times through."""
+        return self._fastest(batch, partial(_acting, passes=passes))
 
     def training(self, batch: int) -> Part:
         """Examples per second: forward, backward, clipping, Adam."""
@@ -133,14 +134,14 @@ class Parts:
         return Part(rates[fastest], fastest, rates)
 
 
-def bare_network(width: float, norm: str) -> nn.Sequential:
-    """The Nature network with layer norm, without this project."""
+def bare_torso(width: float, norm: str) -> tuple[nn.Sequential, int]:
+    """The Nature network up to its last hidden layer, with layer norm, and that layer's units."""
     a, b, hidden = round(32 * width), round(64 * width), round(512 * width)
 
     def normed(channels: int) -> list[nn.Module]:
         return [nn.GroupNorm(1, channels)] if norm == "all" else []
 
-    return nn.Sequential(
+    layers = nn.Sequential(
         *[nn.Conv2d(4, a, 8, 4), *normed(a), nn.ReLU()],
         *[nn.Conv2d(a, b, 4, 2), *normed(b), nn.ReLU()],
         *[nn.Conv2d(b, b, 3, 1), *normed(b), nn.ReLU()],
@@ -148,8 +149,8 @@ def bare_network(width: float, norm: str) -> nn.Sequential:
         nn.Linear(b * 49, hidden),
         *([nn.LayerNorm(hidden)] if norm != "none" else []),
         nn.ReLU(),
-        nn.Linear(hidden, NUM_OUTPUTS),
     )
+    return layers, hidden
 
 
 class _Pool:
@@ -184,50 +185,52 @@ class _Setting:
 
     def __init__(self, parts: Parts, batch: int, layout: str, pool: _Pool) -> None:
         memory_format = MEMORY_FORMATS[layout]
-        self._precision = torch.bfloat16 if parts.low else torch.float32
         pixels = np.random.default_rng(0).integers(0, 256, (batch, 4, 84, 84), dtype=np.uint8)
-        self.network = bare_network(parts.width, parts.norm).to(memory_format=memory_format)
-        self.head: nn.Module = self.network[-1]
-        hidden = self.network[-1].in_features
-        self.regressor = nn.Linear(hidden, hidden) if parts.regression else None
+        torso, hidden = bare_torso(parts.width, parts.norm)
+        self.torso = torso.to(memory_format=memory_format)
+        self.heads = [nn.Linear(hidden, NUM_OUTPUTS)]
+        if parts.regression:
+            self.heads.append(nn.Linear(hidden, hidden))
         self.obs = torch.from_numpy(pixels).contiguous(memory_format=memory_format)
         self.batch = batch
         self.pool = pool
+        self._precision = torch.bfloat16 if parts.low else torch.float32
         background = torch.full((1, 4, 84, 84), 0.5, dtype=self._precision)
         self._background = (
             background.contiguous(memory_format=memory_format) if parts.centred else None
         )
 
-    def outputs(self, rows: slice, heads: Sequence[nn.Module]) -> list[Tensor]:
-        """What is made of the last hidden layer, in float32."""
+    def images(self, rows: slice) -> Tensor:
+        """Observations as the network takes them."""
         scaled = self.obs[rows].to(self._precision).mul_(1 / 255)
-        if self._background is not None:
-            scaled.sub_(self._background)
+        return scaled if self._background is None else scaled.sub_(self._background)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The last hidden layer in float32, in which the heads compute."""
         # Autocast belongs to a thread, hence in here.
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._precision != torch.float32):
-            features = self.network[:-1](scaled)
-            return [head(features).float() for head in heads]
+            return self.torso(images).float()
 
 
-def _acting(setting: _Setting) -> Callable[[], object]:
-    def share(rows: slice) -> Tensor:
+def _acting(setting: _Setting, passes: int) -> Callable[[], object]:
+    def share(rows: slice) -> list[Tensor]:
         with torch.inference_mode():
-            return setting.outputs(rows, [setting.head])[0]
+            images = setting.images(rows)
+            return [setting.heads[0](setting.features(images)) for _ in range(passes)]
 
     return lambda: setting.pool.map(share, setting.batch)
 
 
 def _training(setting: _Setting) -> Callable[[], object]:
-    regressors = [setting.regressor] if setting.regressor else []
-    heads = [setting.head, *regressors]
-    parameters = [p for module in (setting.network, *regressors) for p in module.parameters()]
+    modules = [setting.torso, *setting.heads]
+    parameters = [parameter for module in modules for parameter in module.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=1e-4, fused=True)
 
     def share(rows: slice) -> Sequence[Tensor]:
-        sums = [output.square().sum() for output in setting.outputs(rows, heads)]
-        loss = torch.stack(sums).sum() / setting.batch
+        features = setting.features(setting.images(rows))
+        sums = [head(features).square().sum() for head in setting.heads]
         # Not `backward`, which would add into one `.grad` from several threads.
-        return torch.autograd.grad(loss, parameters)
+        return torch.autograd.grad(reduce(torch.add, sums) / setting.batch, parameters)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -250,7 +253,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--width", type=float, default=0.5)
     parser.add_argument("--norm", default="all", choices=("none", "dense", "all"))
-    parser.add_argument("--centred", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument(
+        "--centred",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="take a background away",
+    )
     parser.add_argument("--regression", action="store_true", help="of the features, in training")
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each variant")
     parser.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")

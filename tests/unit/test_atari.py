@@ -1,6 +1,7 @@
 """The emulator adapter against a frame-by-frame loop, and its own way of ending episodes."""
 
 import json
+import os
 import sys
 import weakref
 
@@ -391,3 +392,44 @@ def test_a_picture_must_be_asked_for():
     envs.reset()
     with pytest.raises(ValueError, match="with_picture"):
         envs.picture()
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="a policy of Linux")
+def test_emulators_are_batch_threads_and_their_caller_is_not():
+    before = set(os.listdir("/proc/self/task"))
+    envs = make(num_threads=2, with_picture=True)
+    started = set(os.listdir("/proc/self/task")) - before
+    policies = [os.sched_getscheduler(int(thread)) for thread in started]
+    envs.close()
+
+    assert policies == 4 * [os.SCHED_BATCH]
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="a policy of Linux")
+def test_a_caller_of_another_policy_keeps_it():
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    try:
+        make().close()
+        assert os.sched_getscheduler(0) == os.SCHED_BATCH
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+@pytest.mark.parametrize("call", ["sched_getscheduler", "sched_setscheduler"])
+def test_emulators_run_where_a_sandbox_forbids_to_change_policies(monkeypatch, call):
+    def forbidden(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, call, forbidden, raising=False)
+    envs = make()
+    envs.reset()
+    envs.close()
+
+
+def test_emulators_run_on_systems_without_policies(monkeypatch):
+    for name in ("SCHED_BATCH", "SCHED_OTHER", "sched_getscheduler", "sched_setscheduler"):
+        monkeypatch.delattr(os, name, raising=False)
+    envs = make()
+    envs.reset()
+    envs.close()

@@ -8,10 +8,13 @@ import pytest
 
 from actor_mimic.errors import DataError
 from actor_mimic.flat_config import build_config
+from actor_mimic.networks.torsos import Torso
 from actor_mimic.report.aggregate import collect
+from actor_mimic.stages.configured import torso_spec
 from actor_mimic.storage.records import Record
-from benchmarks import one_network
+from benchmarks import loops, one_network
 from benchmarks.documents import replace_table
+from benchmarks.parts import bare_torso
 from benchmarks.sb3_student import shortfall
 from benchmarks.several_games import GAMES, config_of, ratio
 from benchmarks.summary import Verdict, median, of_sb3, verdicts
@@ -55,6 +58,16 @@ def test_targets_are_multiples_of_sb3_with_one_environment():
     assert (like.limit, like.measured, like.passed) == (3.0, 4.0, True)
     assert (own.limit, own.measured, own.passed) == (4.0, 4.0, True)
     assert (few.limit, few.measured, few.passed) == (3.0, 3.0, True)
+
+
+@pytest.mark.parametrize("name", loops.NAMES)
+def test_a_floor_is_made_of_the_network_of_its_loop(name):
+    config = WORKLOADS[name].config("assault")
+    torso = Torso(torso_spec(config.network, (4, 84, 84), shared=False))
+    layers, hidden = bare_torso(config.network.width, config.network.norm)
+
+    assert [p.shape for p in layers.parameters()] == [p.shape for p in torso.parameters()]
+    assert hidden == torso.num_features
 
 
 @pytest.mark.parametrize(

@@ -77,24 +77,23 @@ def check_game(game: str) -> None:
 
 
 @contextmanager
-def _in_the_background() -> Iterator[None]:
-    """Threads that start within interrupt no others when they wake, where Linux can have it so.
+def _as_batch_threads() -> Iterator[None]:
+    """On Linux, threads that start within do not preempt others when they wake (decision 16).
 
     Emulators step while the network learns, on the same cores. The threads that learn wait for
-    each other, so whoever interrupts one of them keeps them all waiting. Nobody's share of the
-    processor changes.
+    each other, so whoever preempts one of them keeps them all waiting. No thread's share of the
+    processor changes by that; elsewhere, or where a sandbox forbids it, nothing does.
     """
-    if not hasattr(os, "SCHED_BATCH") or os.sched_getscheduler(0) != os.SCHED_OTHER:
-        yield
-        return
-    own = os.sched_param(0)
-    with suppress(OSError):  # a sandbox may forbid it
-        os.sched_setscheduler(0, os.SCHED_BATCH, own)
+    changed = False
+    with suppress(AttributeError, OSError):  # another system; a sandbox
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            changed = True
     try:
         yield
     finally:
-        with suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_OTHER, own)
+        if changed:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 @cache  # the emulator takes some 70 ms to load a ROM
@@ -174,19 +173,19 @@ class AtariEnvs:
             "reward_clipping": False,
             "use_fire_reset": True,
         }
-        with _in_the_background():
+        self._picture: UInt8[np.ndarray, "height width 3"] | None = None
+        with _as_batch_threads():
             emulators = ale_py.AtariVectorEnv(
                 game, img_height=SCREEN_SIZE, img_width=SCREEN_SIZE, grayscale=True, **settings
             )
-        self._twins = [emulators]
-        self._picture: UInt8[np.ndarray, "height width 3"] | None = None
-        if with_picture:
-            height, width = PICTURE_SHAPE
-            self._twins.append(
-                ale_py.AtariVectorEnv(
-                    game, img_height=height, img_width=width, grayscale=False, **settings
+            self._twins = [emulators]
+            if with_picture:
+                height, width = PICTURE_SHAPE
+                self._twins.append(
+                    ale_py.AtariVectorEnv(
+                        game, img_height=height, img_width=width, grayscale=False, **settings
+                    )
                 )
-            )
         self.action_names = tuple(
             ale_py.Action(action).name for action in emulators.ale.get_action_set()
         )
