@@ -1,9 +1,10 @@
 """Text from files, environments and names, made safe to print, and where it is printed."""
 
+import json
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
 # What some programs are told by their environment, and nobody else is to read.
@@ -23,6 +24,40 @@ def printable(text: object, *, max_length: int = 2_000) -> str:
     spaced = " ".join(str(text)[: 2 * max_length].split())
     kept = "".join(c for c in spaced if unicodedata.category(c) not in _UNPRINTABLE)
     return kept if len(kept) <= max_length else kept[: max_length - 3] + "..."
+
+
+def printable_facts(facts: Mapping[str, object], *, depth: int = 3) -> Iterator[str]:
+    """Names and values, one below the other; what has names of its own is indented.
+
+    Args:
+        facts: of strings, numbers, lists and mappings.
+        depth: mappings in mappings to indent; what lies deeper is printed as JSON.
+    """
+    width = max((len(printable(name)) for name in facts), default=0)
+    for name, value in facts.items():
+        inner = _named(value) if depth > 1 else {}
+        if inner:
+            yield printable(name)
+            yield from (f"  {line}" for line in printable_facts(inner, depth=depth - 1))
+        else:
+            yield f"{printable(name):{width}}  {printable(_one_line(value))}"
+
+
+def _named(value: object) -> Mapping[str, object]:
+    """What has names of its own, by them; mappings in a list are numbered."""
+    if isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
+        return {str(number): item for number, item in enumerate(value, 1)}
+    return value if isinstance(value, Mapping) else {}
+
+
+def _one_line(value: object) -> str:
+    if value in (None, [], {}):
+        return "none"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
+        return ", ".join(map(str, value))
+    return json.dumps(value)
 
 
 def printable_lines(text: str, environ: Mapping[str, str] = os.environ) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional
 
 from actor_mimic.errors import ActorMimicError, DataError, UsageError
-from actor_mimic.report.printable import printable
+from actor_mimic.report.printable import printable, printable_facts
 from actor_mimic.verbs.arguments import (
     CheckpointName,
     Device,
@@ -177,9 +177,8 @@ class Show:
             print(json.dumps(facts))
             return 0
         scores = facts.pop("scores")
-        for name, value in facts.items():
-            text = value if isinstance(value, str | int) else json.dumps(value)
-            print(f"{name:14} {printable(text)}")
+        for line in printable_facts(facts):
+            print(line)
         for result in scores:
             print(_score_table(result))
         return 0
@@ -275,8 +274,8 @@ class Doctor:
         if self.json:
             print(json.dumps(facts))
         else:
-            for name, value in facts.items():
-                print(f"{name:16} {value if not isinstance(value, dict) else json.dumps(value)}")
+            for line in printable_facts(facts):
+                print(line)
         return 0
 
 
