@@ -326,6 +326,27 @@ def test_near_misses_are_asked_about(
     assert re.search(rf"(did you mean|[Pp]erhaps you meant:?) '?{asked}", told), told
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            "train-expert pong --total-steps 1e6",
+            "a whole number, such as 30 or 1_000_000, got '1e6'",
+        ),
+        ("evaluate random --tasks pong --episodes=1.5", "or 1_000_000, got '1.5'"),
+        ("play zoo:pong --epsilon low", "--epsilon: expected a number, got 'low'"),
+        ("play zoo:pong --temperature=", "--temperature: expected a number, got ''"),
+    ],
+)
+def test_what_is_no_number_is_told_in_one_sentence(
+    arguments: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert in_process(*arguments.split()) == 2
+    said = capsys.readouterr().err
+    assert told in " ".join(said.replace("│", " ").split())
+    assert "NoneType" not in said
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_verbs_options_and_choices(shell: str, tmp_path: Path) -> None:
     if shutil.which(shell) is None:

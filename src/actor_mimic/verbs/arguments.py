@@ -49,7 +49,34 @@ def one_of(*names: str) -> PrimitiveConstructorSpec[Any]:
     )
 
 
+def number(
+    kind: type[int] | type[float], metavar: str, expected: str
+) -> PrimitiveConstructorSpec[Any]:
+    """An argument that is a number; what is none is told in one sentence.
+
+    Args:
+        kind: of number; what Python reads as one, ``1_000_000`` too.
+        metavar: what help calls it.
+        expected: what to say of it to whoever gave something else.
+    """
+
+    def read(given: list[str]) -> int | float:
+        try:
+            return kind(given[0])
+        except ValueError as error:
+            raise ValueError(f"expected {expected}, got {given[0]!r:.100}") from error
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=read,
+        is_instance=lambda value: value is None or isinstance(value, int | float),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
 LEFT_OUT = arg(help_behavior_hint="")
+_WHOLE = number(int, "N", "a whole number, such as 30 or 1_000_000")
 # What help calls the values. An option that may be left out says in its text what happens then.
 Task = Annotated[str, arg(metavar="TASK")]
 OptionalTask = Annotated[str | None, arg(metavar="TASK", help_behavior_hint="")]
@@ -58,8 +85,8 @@ CheckpointName = Annotated[str, arg(metavar="CHECKPOINT")]
 RunPath = Annotated[Path, arg(metavar="PATH")]
 OptionalRun = Annotated[str | None, arg(metavar="RUN", help_behavior_hint="")]
 OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
-Number = Annotated[int, arg(metavar="N")]
-OptionalNumber = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
+Number = Annotated[int, _WHOLE]
+OptionalNumber = Annotated[int | None, _WHOLE, LEFT_OUT]
 OptionalPreset = Annotated[str | None, one_of("fast", "classic", "gpu", "nature", "sb3"), LEFT_OUT]
 OptionalMultitaskPreset = Annotated[str | None, one_of("nature", "sb3"), LEFT_OUT]
 OptionalDistillPreset = Annotated[str | None, one_of("paper", "authors-code"), LEFT_OUT]
@@ -75,7 +102,7 @@ OptionalActivation = Annotated[
 Protocol = Annotated[str, one_of("paper", "sticky")]
 Precision = Annotated[str, one_of("auto", "float32", "bfloat16")]
 Compiled = Annotated[str, one_of("auto", "on", "off")]
-OptionalProbability = Annotated[float | None, arg(metavar="P", help_behavior_hint="")]
+OptionalProbability = Annotated[float | None, number(float, "P", "a number"), LEFT_OUT]
 Device = Annotated[str, arg(metavar="DEVICE")]
 ProjectName = Annotated[str, arg(metavar="NAME")]
 Switch = Annotated[bool, arg(help_behavior_hint="")]
