@@ -336,6 +336,7 @@ def test_near_misses_are_asked_about(
         ("evaluate random --tasks pong --episodes=1.5", "or 1_000_000, got '1.5'"),
         ("play zoo:pong --epsilon low", "--epsilon: expected a number, got 'low'"),
         ("play zoo:pong --temperature=", "--temperature: expected a number, got ''"),
+        ("import a.zip --task pong -o b --claimed-score high", "expected a number, got 'high'"),
     ],
 )
 def test_what_is_no_number_is_told_in_one_sentence(

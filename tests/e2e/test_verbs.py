@@ -227,6 +227,9 @@ def test_show_tells_the_scores_that_were_measured(runs: Path) -> None:
     (scores,) = shown["scores"]
     assert scores["tasks"][TASK]["mean"] == done["scores"][TASK]["mean"]
     text = call("show", "student", cwd=runs).stdout
+    assert f"tasks\n  {TASK}  " in text
+    assert "  torso\n" in text
+    assert '{"' not in text
     assert "protocol paper, epsilon 0.05" in text
     assert "stderr" in text
 

@@ -394,7 +394,19 @@ def test_a_picture_must_be_asked_for():
         envs.picture()
 
 
-@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="a policy of Linux")
+def policies_can_be_changed():
+    try:
+        for policy in (os.SCHED_BATCH, os.SCHED_OTHER):
+            os.sched_setscheduler(0, policy, os.sched_param(0))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+on_linux = pytest.mark.skipif(not policies_can_be_changed(), reason="needs policies of Linux")
+
+
+@on_linux
 def test_emulators_are_batch_threads_and_their_caller_is_not():
     before = set(os.listdir("/proc/self/task"))
     envs = make(num_threads=2, with_picture=True)
@@ -406,7 +418,19 @@ def test_emulators_are_batch_threads_and_their_caller_is_not():
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
-@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="a policy of Linux")
+@on_linux
+def test_a_caller_keeps_its_policy_where_the_emulators_cannot_be_made(monkeypatch):
+    def broken(*_, **__):
+        assert os.sched_getscheduler(0) == os.SCHED_BATCH
+        raise RuntimeError("no emulators")
+
+    monkeypatch.setattr(ale_py, "AtariVectorEnv", broken)
+    with pytest.raises(RuntimeError, match="no emulators"):
+        make()
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+@on_linux
 def test_a_caller_of_another_policy_keeps_it():
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     try:

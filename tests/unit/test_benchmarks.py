@@ -1,20 +1,21 @@
 """Arithmetic of the benchmarks; what they measure is not measured here."""
 
+import argparse
 import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
 from actor_mimic.errors import DataError
 from actor_mimic.flat_config import build_config
-from actor_mimic.networks.torsos import Torso
+from actor_mimic.networks.torsos import Torso, TorsoSpec
 from actor_mimic.report.aggregate import collect
 from actor_mimic.stages.configured import torso_spec
 from actor_mimic.storage.records import Record
-from benchmarks import loops, one_network
+from benchmarks import floors, loops, one_network, parts
 from benchmarks.documents import replace_table
-from benchmarks.parts import bare_torso
 from benchmarks.sb3_student import shortfall
 from benchmarks.several_games import GAMES, config_of, ratio
 from benchmarks.summary import Verdict, median, of_sb3, verdicts
@@ -61,13 +62,58 @@ def test_targets_are_multiples_of_sb3_with_one_environment():
 
 
 @pytest.mark.parametrize("name", loops.NAMES)
-def test_a_floor_is_made_of_the_network_of_its_loop(name):
+def test_a_floor_has_the_layers_of_its_loop(name):
     config = WORKLOADS[name].config("assault")
-    torso = Torso(torso_spec(config.network, (4, 84, 84), shared=False))
-    layers, hidden = bare_torso(config.network.width, config.network.norm)
+    torso = Torso(torso_spec(config.network, (4, 84, 84)))
+    layers, hidden = parts.bare_torso(config.network.width, config.network.norm)
 
     assert [p.shape for p in layers.parameters()] == [p.shape for p in torso.parameters()]
     assert hidden == torso.num_features
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_a_floor_shows_its_network_what_the_loop_shows(centred):
+    made_of = parts.Parts(0.5, "all", centred, regression=False, low=False, threads=1, seconds=0.0)
+    with parts._Pool(1) as pool:
+        setting = parts._Setting(made_of, 2, "channels_last", pool)
+    torso = Torso(TorsoSpec("nature", (4, 84, 84), 0.5, "all", centred))
+    if centred:
+        torso.background.fill_(0.5)
+
+    torch.testing.assert_close(setting.images(slice(0, 2)), torso.prepared(setting.obs))
+
+
+@pytest.mark.parametrize(
+    ("name", "centred", "regression", "passes", "seconds_per_step"),
+    [  # were everything done once a second: emulation, acting, samples trained
+        ("pqn", True, False, [1], 1 + 1 + 2),
+        ("dqn", True, False, [1, 2], 1 + 1 + 8 * 2),  # each is bootstrapped from too
+        ("distill", True, True, [1], 1 + 2 + 2),  # the teachers look too
+        ("distill-nature", False, True, [1], 1 + 2 + 1),
+    ],
+)
+def test_a_floor_does_what_its_loop_does(
+    monkeypatch, name, centred, regression, passes, seconds_per_step
+):
+    asked = []
+
+    class Counted(parts.Parts):
+        def emulation(self, *_):
+            return parts.Part(1.0, "", {})
+
+        def acting(self, _, passes=1):
+            asked.append(passes)
+            return parts.Part(1.0, "", {})
+
+        def training(self, _):
+            assert (self.centred, self.regression) == (centred, regression)
+            return parts.Part(1.0, "", {})
+
+    monkeypatch.setattr(floors, "Parts", Counted)
+    options = argparse.Namespace(precision="float32", game="assault", seconds=1.0)
+
+    assert floors.measure(name, options)["steps_per_s"] == pytest.approx(1 / seconds_per_step)
+    assert asked == passes
 
 
 @pytest.mark.parametrize(

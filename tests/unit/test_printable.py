@@ -11,6 +11,7 @@ def test_facts_stand_one_below_the_other_and_what_has_names_is_indented():
         "done": True,
         "nothing": None,
         "none of them": [],
+        "flags": [True, False],
     }
 
     assert list(printable_facts(facts)) == [
@@ -23,8 +24,9 @@ def test_facts_stand_one_below_the_other_and_what_has_names_is_indented():
         "  2",
         "    task  boxing",
         "done          true",
-        "nothing       none",
-        "none of them  none",
+        "nothing       -",
+        "none of them  -",
+        "flags         [true, false]",
     ]
 
 
@@ -39,3 +41,9 @@ def test_neither_a_name_nor_a_value_can_steer_a_terminal():
     facts = {"a\x1b[2J": {"b\nc": ["\x1b]0;title\x07", "x"]}}
 
     assert list(printable_facts(facts)) == ["a[2J", "  b c  ]0;title, x"]
+
+
+def test_a_long_name_does_not_move_the_values_of_others():
+    long = "n" * 100
+
+    assert list(printable_facts({long: 1, "a": 2})) == [f"{long}  1", f"{'a':32}  2"]

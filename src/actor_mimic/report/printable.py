@@ -10,6 +10,8 @@ from typing import Protocol, runtime_checkable
 # What some programs are told by their environment, and nobody else is to read.
 SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 
+MAX_NAME_WIDTH = 32  # a longer name moves its own value, and nobody else's
+
 # Controls, marks that reorder or hide text, lone surrogates, line and paragraph separators.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
@@ -33,7 +35,7 @@ def printable_facts(facts: Mapping[str, object], *, depth: int = 3) -> Iterator[
         facts: of strings, numbers, lists and mappings.
         depth: mappings in mappings to indent; what lies deeper is printed as JSON.
     """
-    width = max((len(printable(name)) for name in facts), default=0)
+    width = min(MAX_NAME_WIDTH, max((len(printable(name)) for name in facts), default=0))
     for name, value in facts.items():
         inner = _named(value) if depth > 1 else {}
         if inner:
@@ -51,11 +53,11 @@ def _named(value: object) -> Mapping[str, object]:
 
 
 def _one_line(value: object) -> str:
-    if value in (None, [], {}):
-        return "none"
+    if value in (None, "", [], {}):
+        return "-"
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
+    if isinstance(value, list) and all(type(item) in (str, int, float) for item in value):
         return ", ".join(map(str, value))
     return json.dumps(value)
 

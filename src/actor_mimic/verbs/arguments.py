@@ -49,7 +49,7 @@ def one_of(*names: str) -> PrimitiveConstructorSpec[Any]:
     )
 
 
-def number(
+def numeric(
     kind: type[int] | type[float], metavar: str, expected: str
 ) -> PrimitiveConstructorSpec[Any]:
     """An argument that is a number; what is none is told in one sentence.
@@ -70,13 +70,13 @@ def number(
         nargs=1,
         metavar=metavar,
         instance_from_str=read,
-        is_instance=lambda value: value is None or isinstance(value, int | float),
+        is_instance=lambda value: value is None or isinstance(value, kind),
         str_from_instance=lambda value: [str(value)],
     )
 
 
 LEFT_OUT = arg(help_behavior_hint="")
-_WHOLE = number(int, "N", "a whole number, such as 30 or 1_000_000")
+_WHOLE = numeric(int, "N", "a whole number, such as 30 or 1_000_000")
 # What help calls the values. An option that may be left out says in its text what happens then.
 Task = Annotated[str, arg(metavar="TASK")]
 OptionalTask = Annotated[str | None, arg(metavar="TASK", help_behavior_hint="")]
@@ -102,7 +102,7 @@ OptionalActivation = Annotated[
 Protocol = Annotated[str, one_of("paper", "sticky")]
 Precision = Annotated[str, one_of("auto", "float32", "bfloat16")]
 Compiled = Annotated[str, one_of("auto", "on", "off")]
-OptionalProbability = Annotated[float | None, number(float, "P", "a number"), LEFT_OUT]
+OptionalProbability = Annotated[float | None, numeric(float, "P", "a number"), LEFT_OUT]
 Device = Annotated[str, arg(metavar="DEVICE")]
 ProjectName = Annotated[str, arg(metavar="NAME")]
 Switch = Annotated[bool, arg(help_behavior_hint="")]

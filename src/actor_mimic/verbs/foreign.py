@@ -18,6 +18,7 @@ from tyro.conf import Positional
 from actor_mimic.errors import ConfigError, DataError, UsageError
 from actor_mimic.storage.manifest import MANIFEST
 from actor_mimic.verbs.arguments import (
+    LEFT_OUT,
     OptionalActivation,
     OptionalNumber,
     OptionalPath,
@@ -26,6 +27,7 @@ from actor_mimic.verbs.arguments import (
     Task,
     checkpoint_argument,
     notice,
+    numeric,
 )
 
 if TYPE_CHECKING:
@@ -57,9 +59,7 @@ class Import:
     """JSON with mean, var, epsilon and clip, if observations were normalised (VecNormalize)."""
     quantiles: OptionalNumber = None
     """Of each action, if it is a QR-DQN agent, whose file does not say. Left out: 200."""
-    claimed_score: Annotated[
-        float | None, tyro.conf.arg(metavar="SCORE", help_behavior_hint="")
-    ] = None
+    claimed_score: Annotated[float | None, numeric(float, "SCORE", "a number"), LEFT_OUT] = None
     """What its author says that it scores: kept, to be shown beside what it scores here."""
     json: Switch = False
     """Print one JSON object on standard output."""

@@ -25,7 +25,7 @@ from actor_mimic.verbs.arguments import (
     check_task,
     checkpoint_argument,
     notice,
-    number,
+    numeric,
 )
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Play:
     """How the game starts, and how noisy it is."""
     epsilon: OptionalProbability = None
     """Probability of a random action. Left out: 0.05 for paper, 0.01 for sticky."""
-    temperature: Annotated[float, number(float, "T", "a number")] = 0.1
+    temperature: Annotated[float, numeric(float, "T", "a number")] = 0.1
     """Q-values are shown as softmax(Q / T). A student's logits are a policy as they are."""
     seed: Number = 0
     """Of the game."""
