@@ -9,6 +9,7 @@ without records, evaluations and checkpoints.
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -43,6 +44,7 @@ from benchmarks.workloads import (
 
 State = PQNState | DQNState | DistillState
 PART_SHARE = 1 / 8  # of the loop's time, for each part alone
+SLICE_S = 0.25
 
 
 def make_state(config: ExpertConfig | DistillConfig, compute: Compute) -> State:
@@ -74,19 +76,31 @@ def _teacher(game: str, config: DistillConfig, compute: Compute) -> Teacher:
     )
 
 
-def loop_rate(state: State, warm_steps: int, seconds: float) -> tuple[float, int, int]:
-    """Steps per second of a stage's own loop once it learns, and the steps and updates counted.
+def loop_speed(state: State, warm_steps: int, seconds: float) -> dict[str, float]:
+    """How fast a stage's own loop is once it learns, and the steps and updates counted.
+
+    ``steps_per_s`` is all steps over all time. ``median_steps_per_s`` is of slices of it, and goes
+    with a floor, whose parts are medians too: what interrupts the machine counts in neither.
 
     The backgrounds stay at zero: to measure them takes seconds a game, and changes no speed.
     """
     _games_of(state).start()
     while state.steps < warm_steps:
         state.advance()
-    started, steps, updates = time.perf_counter(), state.steps, state.updates
-    while time.perf_counter() - started < seconds:
-        state.advance()
-    steps, updates = state.steps - steps, state.updates - updates
-    return steps / (time.perf_counter() - started), steps, updates
+    before, updates, whole = state.steps, state.updates, time.perf_counter()
+    rates: list[float] = []
+    while (started := time.perf_counter()) - whole < seconds:
+        steps = state.steps
+        while time.perf_counter() - started < SLICE_S:
+            state.advance()
+        rates.append((state.steps - steps) / (time.perf_counter() - started))
+    steps = state.steps - before
+    return {
+        "steps_per_s": steps / (time.perf_counter() - whole),
+        "median_steps_per_s": statistics.median(rates),
+        "steps": steps,
+        "updates": state.updates - updates,
+    }
 
 
 def parts_alone(
@@ -177,12 +191,10 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     config = workload.config(options.game)
     assert isinstance(config, ExpertConfig | DistillConfig)
     state = make_state(config, compute)
-    rate, steps, updates = loop_rate(state, workload.warm_steps, options.seconds)
+    speed = loop_speed(state, workload.warm_steps, options.seconds)
     result = {
-        "steps_per_s": rate,
-        "steps": steps,
-        "updates": updates,
-        "samples_per_step": updates * batch_size(config) / steps,
+        **speed,
+        "samples_per_step": speed["updates"] * batch_size(config) / speed["steps"],
         "num_envs": num_envs(config),
         "device": compute.device,
         "compiled": compute.compiled,

@@ -18,7 +18,7 @@ from typing import Any
 
 from actor_mimic.config import DistillConfig
 from actor_mimic.flat_config import build_config
-from benchmarks.one_loop import loop_rate, make_state
+from benchmarks.one_loop import loop_speed, make_state
 from benchmarks.options import add_options, compute_for, passed_on
 from benchmarks.processes import MeasurementError, run_own
 from benchmarks.summary import Verdict, print_verdicts, write_results
@@ -60,9 +60,9 @@ def measure(games: Sequence[str], options: argparse.Namespace) -> dict[str, Any]
     compute = compute_for(options)
     compute.start()
     state = make_state(config_of(games), compute)
-    rate, steps, updates = loop_rate(state, 2 * STARTS_STEPS, options.seconds)
+    speed = loop_speed(state, 2 * STARTS_STEPS, options.seconds)
     state.close()
-    return {"steps_per_s": rate, "steps": steps, "updates": updates}
+    return speed
 
 
 def measure_round(options: argparse.Namespace) -> dict[str, float]:

@@ -46,8 +46,8 @@ def median(rounds: Sequence[Round], figure: Callable[[Round], float]) -> float:
 
 
 def of_floor(name: str) -> Callable[[Round], float]:
-    """A loop's speed over its floor's, in one round."""
-    return lambda one: one["loops"][name]["steps_per_s"] / one["floors"][name]["steps_per_s"]
+    """A loop's speed over its floor's, in one round; both of medians."""
+    return lambda one: one["loops"][name]["median_steps_per_s"] / one["floors"][name]["steps_per_s"]
 
 
 def of_sb3(name: str, envs: str = "") -> Callable[[Round], float]:

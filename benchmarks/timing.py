@@ -2,9 +2,10 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 WARM_CALLS = 3
+TURNS = 4
 
 
 def median_rate(call: Callable[[], object], items: int, seconds: float) -> float:
@@ -17,8 +18,28 @@ def median_rate(call: Callable[[], object], items: int, seconds: float) -> float
         items: of one call.
         seconds: for the timed calls; the warm-up takes up to a quarter of it more.
     """
-    _repeat(call, seconds / 4, WARM_CALLS)
-    return items / statistics.median(_repeat(call, seconds, WARM_CALLS))
+    return median_rates({"": call}, items, seconds, turns=1)[""]
+
+
+def median_rates(
+    calls: Mapping[str, Callable[[], object]], items: int, seconds: float, turns: int = TURNS
+) -> dict[str, float]:
+    """The same of several calls that are compared, by turns.
+
+    One after the other, the best of them would be the one that a drifting machine was fast for.
+
+    Args:
+        calls: each deals with the same number of items.
+        items: of one call.
+        seconds: for each, over all its turns.
+        turns: of each.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(turns):
+        for name, call in calls.items():
+            _repeat(call, seconds / turns / 4, WARM_CALLS)
+            times[name] += _repeat(call, seconds / turns, WARM_CALLS)
+    return {name: items / statistics.median(own) for name, own in times.items()}
 
 
 def _repeat(call: Callable[[], object], seconds: float, least: int) -> list[float]:

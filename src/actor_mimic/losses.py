@@ -4,10 +4,10 @@ Each returns one value per example; the learner takes the mean, so the balance b
 never depends on the batch size. Targets and teachers are detached here, and arithmetic is float32
 whatever the precision of the inputs.
 
-Axes: batch = examples; actions = the student's alphabet in the distillation losses, the task's
-own actions in the Q-learning ones; features = units of a last hidden layer; quantiles = of the
-return of one action, at the midpoints of equal shares of probability, lowest first; targets = the
-quantiles of a target.
+Axes: batch = examples, in the distillation losses along one axis or several; actions = the
+student's alphabet there, the task's own actions in the Q-learning losses; features = units of a
+last hidden layer; quantiles = of the return of one action, at the midpoints of equal shares of
+probability, lowest first; targets = the quantiles of a target.
 """
 
 import math
@@ -16,17 +16,17 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-Legal = Bool[Tensor, "batch actions"] | Bool[Tensor, " actions"]
-Temperature = float | Float[Tensor, " batch"]
+Legal = Bool[Tensor, "*#batch actions"]
+Temperature = float | Float[Tensor, "*#batch"]
 
 
 def policy_regression_loss(
-    student_logits: Float[Tensor, "batch actions"],
-    teacher_scores: Float[Tensor, "batch actions"],
+    student_logits: Float[Tensor, "*batch actions"],
+    teacher_scores: Float[Tensor, "*batch actions"],
     legal: Legal,
     *,
     temperature: Temperature,
-) -> Float[Tensor, " batch"]:
+) -> Float[Tensor, "*batch"]:
     """Cross-entropy of the student's policy under the teacher's softened one.
 
     A Q-network has values but no policy, so one is made of it: the softmax of its scores over
@@ -40,10 +40,11 @@ def policy_regression_loss(
     Args:
         student_logits: unnormalised log-probabilities, the only input that gets a gradient.
         teacher_scores: Q-values or logits, in the teacher's own scale.
-        legal: true where the task has the action, per example or one row for all; at least one
-            per row. Illegal entries of the two inputs above may hold anything, NaN included.
+        legal: true where the task has the action, per example or in a shape that is broadcast to
+            that; at least one per row. Illegal entries of the two inputs above may hold anything,
+            NaN included.
         temperature: positive, in units of ``teacher_scores``; one for all examples, or a tensor
-            with one for each, which is not checked: that would have to wait for the device.
+            likewise, which is not checked: that would have to wait for the device.
 
     Returns:
         The cross-entropy in nats. A perfect student reaches the teacher's entropy, not zero.
@@ -57,19 +58,37 @@ def policy_regression_loss(
         >>> policy_regression_loss(torch.zeros(1, 3), scores, legal, temperature=1.0)
         tensor([0.6931])
     """
-    teacher_policy = softened_policy(teacher_scores, legal, temperature)
+    policy = softened_policy(teacher_scores, legal, temperature)
+    return policy_cross_entropy(student_logits, policy, legal)
+
+
+def policy_cross_entropy(
+    student_logits: Float[Tensor, "*batch actions"],
+    teacher_policy: Float[Tensor, "*batch actions"],
+    legal: Legal,
+) -> Float[Tensor, "*batch"]:
+    """The policy regression loss of a teacher whose policy is known already.
+
+    Args:
+        student_logits: as in ``policy_regression_loss``.
+        teacher_policy: probabilities, zero where illegal: of ``softened_policy``.
+        legal: as in ``policy_regression_loss``.
+
+    Returns:
+        The cross-entropy in nats.
+    """
     log_policy = torch.log_softmax(mask_illegal(student_logits, legal), dim=-1)
     # An illegal term is 0 * -inf, which is NaN in the sum and again in its gradient.
     return -(teacher_policy * log_policy.masked_fill(~legal, 0.0)).sum(dim=-1)
 
 
 def policy_divergence(
-    student_logits: Float[Tensor, "batch actions"],
-    teacher_scores: Float[Tensor, "batch actions"],
+    student_logits: Float[Tensor, "*batch actions"],
+    teacher_scores: Float[Tensor, "*batch actions"],
     legal: Legal,
     *,
     temperature: Temperature,
-) -> Float[Tensor, " batch"]:
+) -> Float[Tensor, "*batch"]:
     """How far the student's policy is from the teacher's: KL(teacher || student).
 
     The policy regression loss less the teacher's entropy, so that zero means equal and tasks
@@ -90,18 +109,20 @@ def policy_divergence(
     Raises:
         ValueError: if the temperature is not positive and finite.
     """
-    cross_entropy = policy_regression_loss(
-        student_logits, teacher_scores, legal, temperature=temperature
-    )
-    teacher_policy = softened_policy(teacher_scores, legal, temperature)
-    return cross_entropy - torch.special.entr(teacher_policy).sum(dim=-1)
+    policy = softened_policy(teacher_scores, legal, temperature)
+    return policy_cross_entropy(student_logits, policy, legal) - policy_entropy(policy)
+
+
+def policy_entropy(policy: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch"]:
+    """How undecided a policy is, in nats: the least that a cross-entropy under it can be."""
+    return torch.special.entr(policy).sum(dim=-1)
 
 
 def agreement(
-    student_logits: Float[Tensor, "batch actions"],
-    teacher_scores: Float[Tensor, "batch actions"],
+    student_logits: Float[Tensor, "*batch actions"],
+    teacher_scores: Float[Tensor, "*batch actions"],
     legal: Legal,
-) -> Bool[Tensor, " batch"]:
+) -> Bool[Tensor, "*batch"]:
     """Whether the student's best legal action is the teacher's.
 
     Args:
@@ -308,23 +329,23 @@ def _of_actions(
 
 
 def mask_illegal(
-    scores: Float[Tensor, "batch actions"], legal: Legal
-) -> Float[Tensor, "batch actions"]:
+    scores: Float[Tensor, "*batch actions"], legal: Legal
+) -> Float[Tensor, "*batch actions"]:
     """The scores in float32, minus infinity where illegal; no gradient passes there."""
     # Filling, unlike adding -inf, also removes a NaN and stops its gradient.
     return scores.float().masked_fill(~legal, -torch.inf)
 
 
 def softened_policy(
-    teacher_scores: Float[Tensor, "batch actions"], legal: Legal, temperature: Temperature
-) -> Float[Tensor, "batch actions"]:
+    teacher_scores: Float[Tensor, "*batch actions"], legal: Legal, temperature: Temperature
+) -> Float[Tensor, "*batch actions"]:
     """The teacher's policy: softmax of its scores over the temperature, detached.
 
     Raises:
         ValueError: if the temperature is a number and not positive and finite.
     """
     if isinstance(temperature, Tensor):
-        temperature = temperature[:, None]
+        temperature = temperature[..., None]
     elif not (temperature > 0.0 and math.isfinite(temperature)):
         raise ValueError(f"temperature must be positive and finite, got {temperature}")
     scores = mask_illegal(teacher_scores.detach(), legal)

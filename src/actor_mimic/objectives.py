@@ -17,10 +17,10 @@ NORM_EPSILON = 1e-5  # PyTorch's own, of layer norm
 
 
 def best_action_loss(
-    student_logits: Float[Tensor, "batch actions"],
-    teacher_scores: Float[Tensor, "batch actions"],
+    student_logits: Float[Tensor, "*batch actions"],
+    teacher_scores: Float[Tensor, "*batch actions"],
     legal: Legal,
-) -> Float[Tensor, " batch"]:
+) -> Float[Tensor, "*batch"]:
     """Negative log-likelihood of the teacher's best action under the student's policy.
 
     What the policy regression loss comes to as the temperature goes to zero: how close the other
@@ -44,14 +44,14 @@ def best_action_loss(
     """
     best = mask_illegal(teacher_scores.detach(), legal).argmax(dim=-1, keepdim=True)
     log_policy = torch.log_softmax(mask_illegal(student_logits, legal), dim=-1)
-    return -log_policy.gather(1, best).squeeze(1)
+    return -log_policy.gather(-1, best).squeeze(-1)
 
 
 def score_regression_loss(
-    student_scores: Float[Tensor, "batch actions"],
-    teacher_scores: Float[Tensor, "batch actions"],
+    student_scores: Float[Tensor, "*batch actions"],
+    teacher_scores: Float[Tensor, "*batch actions"],
     legal: Legal,
-) -> Float[Tensor, " batch"]:
+) -> Float[Tensor, "*batch"]:
     """Squared distance between the student's and the teacher's scores of the legal actions.
 
     The student learns values and no policy, in each teacher's own scale: a task whose returns are

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from actor_mimic.errors import DataError
-from actor_mimic.losses import softened_policy
+from actor_mimic.losses import policy_entropy, softened_policy
 
 _OCTAVES = 40  # searched on either side of the scores' own spread
 _HALVINGS = 60  # of an interval of logarithms: to the last digit of a double
@@ -27,7 +27,7 @@ def mean_entropy(scores: Float[Tensor, "observations actions"], temperature: flo
     """
     legal = torch.ones(scores.shape[1], dtype=torch.bool, device=scores.device)
     policy = softened_policy(scores, legal, temperature)
-    return float(torch.special.entr(policy).sum(dim=1).double().mean())
+    return float(policy_entropy(policy).double().mean())
 
 
 def temperature_for_entropy(scores: Float[Tensor, "observations actions"], share: float) -> float:

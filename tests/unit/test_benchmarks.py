@@ -1,6 +1,7 @@
 """Arithmetic of the benchmarks; what they measure is not measured here."""
 
 import argparse
+import itertools
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,11 +15,11 @@ from actor_mimic.networks.torsos import Torso, TorsoSpec
 from actor_mimic.report.aggregate import collect
 from actor_mimic.stages.configured import torso_spec
 from actor_mimic.storage.records import Record
-from benchmarks import floors, loops, one_network, parts
+from benchmarks import floors, loops, one_network, parts, timing
 from benchmarks.documents import replace_table
 from benchmarks.sb3_student import shortfall
 from benchmarks.several_games import GAMES, config_of, ratio
-from benchmarks.summary import Verdict, median, of_sb3, verdicts
+from benchmarks.summary import Verdict, median, of_floor, of_sb3, verdicts
 from benchmarks.time_to_score import first_reached
 from benchmarks.workloads import WORKLOADS
 
@@ -59,6 +60,34 @@ def test_targets_are_multiples_of_sb3_with_one_environment():
     assert (like.limit, like.measured, like.passed) == (3.0, 4.0, True)
     assert (own.limit, own.measured, own.passed) == (4.0, 4.0, True)
     assert (few.limit, few.measured, few.passed) == (3.0, 3.0, True)
+
+
+def test_a_loops_share_of_its_floor_is_one_of_medians():
+    one = {
+        "loops": {"dqn": {"steps_per_s": 30.0, "median_steps_per_s": 40.0}},
+        "floors": {"dqn": {"steps_per_s": 50.0}},
+    }
+    assert of_floor("dqn")(one) == 0.8
+
+
+def test_variants_take_turns_and_the_median_of_their_times_counts(monkeypatch):
+    now, calls = 0.0, []
+
+    def timed(name: str, duration_s: float):
+        def call() -> None:
+            nonlocal now
+            calls.append(name)
+            now += duration_s * (10.0 if len(calls) == 8 else 1.0)  # once something interferes
+
+        return call
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
+    variants = {"slow": timed("slow", 2.0), "fast": timed("fast", 0.5)}
+
+    rates = timing.median_rates(variants, items=4, seconds=8.0, turns=2)
+
+    assert rates == {"slow": 2.0, "fast": 8.0}
+    assert [name for name, _ in itertools.groupby(calls)] == ["slow", "fast", "slow", "fast"]
 
 
 @pytest.mark.parametrize("name", loops.NAMES)

@@ -116,7 +116,7 @@ def test_the_derivations_show_lines_of_the_functions_that_they_name():
     text = (ROOT / "docs/method.md").read_text()
     shown = re.findall(r"\[`([\w.]+)`\]\(\.\./src/(actor_mimic/[\w/]+)\.py\):\s+`([^`]+)`", text)
     assert {name for name, _, _ in shown} == {
-        *("softened_policy", "policy_regression_loss", "policy_divergence", "best_action_loss"),
+        *("softened_policy", "policy_cross_entropy", "policy_divergence", "best_action_loss"),
         *("score_regression_loss", "feature_regression_loss", "normalised_features"),
         *("MimicLearner.update", "gradient_step", "td_targets", "td_loss"),
     }

@@ -9,7 +9,7 @@ last hidden layer.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,8 +26,9 @@ from actor_mimic.losses import (
     Temperature,
     agreement,
     feature_regression_loss,
-    policy_divergence,
-    policy_regression_loss,
+    policy_cross_entropy,
+    policy_entropy,
+    softened_policy,
 )
 from actor_mimic.networks.student import Student
 from actor_mimic.networks.working_copy import WorkingCopy
@@ -50,10 +51,6 @@ class TaskBatch:
     obs: Shaped[Tensor, "batch ..."]
     teacher_scores: Float[Tensor, "batch alphabet"]
     teacher_features: Float[Tensor, "batch features"]
-
-    def rows(self, rows: slice) -> "TaskBatch":
-        """Some of the examples."""
-        return TaskBatch(self.obs[rows], self.teacher_scores[rows], self.teacher_features[rows])
 
     def to(self, device: torch.device) -> "TaskBatch":
         """The same on another device."""
@@ -100,14 +97,63 @@ class Objective:
         return teacher_features
 
     def logits(
-        self, student_scores: Float[Tensor, "batch actions"], temperature: Temperature
-    ) -> Float[Tensor, "batch actions"]:
+        self, student_scores: Float[Tensor, "*batch actions"], temperature: Temperature
+    ) -> Float[Tensor, "*batch actions"]:
         """The student's policy: under ``mse`` its scores are values, and softened as such."""
         if self.policy != "mse":
             return student_scores
         return student_scores / (
-            temperature[:, None] if isinstance(temperature, Tensor) else temperature
+            temperature[..., None] if isinstance(temperature, Tensor) else temperature
         )
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What the teachers say of one batch: made ready once, and every worker takes its rows of it.
+
+    Small operations hold Python's lock, and workers would wait for each other's.
+    """
+
+    scores: Float[Tensor, "batch tasks alphabet"]
+    policy: Float[Tensor, "batch tasks alphabet"]
+    entropy: Float[Tensor, "batch tasks"]
+    legal: Bool[Tensor, "tasks alphabet"]
+    temperature: Temperature
+
+    def rows(self, rows: slice) -> "_Lesson":
+        """Some of the examples."""
+        return replace(
+            self,
+            scores=self.scores[rows],
+            policy=self.policy[rows],
+            entropy=self.entropy[rows],
+        )
+
+    def losses(
+        self, objective: str, student_scores: Float[Tensor, "batch tasks alphabet"]
+    ) -> Float[Tensor, "batch tasks"]:
+        """Of the student's policy, or of its values."""
+        match objective:
+            case "kl":
+                return self.divergence(student_scores)
+            case "nll":
+                return best_action_loss(student_scores, self.scores, self.legal)
+            case "mse":
+                return score_regression_loss(student_scores, self.scores, self.legal)
+            case _:
+                return policy_cross_entropy(student_scores, self.policy, self.legal)
+
+    def divergence(
+        self, student_logits: Float[Tensor, "batch tasks alphabet"]
+    ) -> Float[Tensor, "batch tasks"]:
+        """KL(teacher || student) in nats."""
+        return policy_cross_entropy(student_logits, self.policy, self.legal) - self.entropy
+
+    def agreement(
+        self, student_scores: Float[Tensor, "batch tasks alphabet"]
+    ) -> Float[Tensor, "batch tasks"]:
+        """1 where student and teacher prefer the same action, else 0."""
+        return agreement(student_scores, self.scores, self.legal).float()
 
 
 class MimicLearner:
@@ -199,25 +245,27 @@ class MimicLearner:
                 f"got sizes {sizes}"
             )
         size, tasks = sizes[0], len(batches)
+        batches = [batch.to(self._device) for batch in batches]
+        lesson = self._lesson(batches)
 
         def example_losses(rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
             """Each row stands for one example of every task, so every worker has all tasks."""
-            mine = [batch.rows(rows).to(self._device) for batch in batches]
-            columns = self._columns(mine)
-            losses = columns["policy_loss"]
+            student = self.working.network
+            output = student(student.encode_all([batch.obs[rows] for batch in batches]))
+            scores = output.scores.unflatten(0, (tasks, -1)).transpose(0, 1)
+            losses = lesson.rows(rows).losses(self.objective.policy, scores)
+            columns = {"scores": scores.detach(), "policy_loss": losses.detach()}
             if self.objective.feature_weight:
-                losses = losses + self.objective.feature_weight * columns["feature_loss"]
-            columns = {
-                name: column.detach().unflatten(0, (tasks, -1)).transpose(0, 1)
-                for name, column in columns.items()
-            }
-            losses = losses.view(tasks, -1)
+                of_teachers = [batch.teacher_features[rows] for batch in batches]
+                feature_losses = self._feature_losses(output.features.chunk(tasks), of_teachers)
+                losses = losses + self.objective.feature_weight * feature_losses
+                columns["feature_loss"] = feature_losses.detach()
             if self._weights is not None:
-                losses = losses * losses.new_tensor(self._weights)[:, None]
+                losses = losses * losses.new_tensor(self._weights)
             if self.objective.summed:
                 # The step divides by the rows, which makes a mean of what is not to be one.
-                return losses.sum(dim=0) * size, columns
-            return losses.mean(dim=0), columns
+                return losses.sum(dim=1) * size, columns
+            return losses.mean(dim=1), columns
 
         loss, columns = gradient_step(
             example_losses,
@@ -228,7 +276,9 @@ class MimicLearner:
             working=self.working,
         )
         self.updates += 1
-        columns |= self._measures(columns.pop("scores"), batches)
+        scores = columns.pop("scores")
+        columns["divergence"] = lesson.divergence(self.objective.logits(scores, lesson.temperature))
+        columns["agreement"] = lesson.agreement(scores)
         return {"loss": loss} | {
             f"{task}/{name}": mean
             for name, column in columns.items()
@@ -249,71 +299,30 @@ class MimicLearner:
         self.updates = int(state["updates"])
         self.weigh([float(weight) for weight in state["task_weights"]])
 
-    def _columns(self, batches: Sequence[TaskBatch]) -> dict[str, Float[Tensor, "examples ..."]]:
-        """Losses of every example, task by task, and the student's scores."""
-        size = len(batches[0].obs)
-        student = self.working.network
-        output = student(student.encode_all([batch.obs for batch in batches]))
-        teacher_scores = torch.cat([batch.teacher_scores for batch in batches])
-        legal = self._legal.repeat_interleave(size, dim=0)
-        temperature = self._temperature(size)
-        columns = {
-            "policy_loss": self._policy_losses(output.scores, teacher_scores, legal, temperature),
-            "scores": output.scores,
-        }
-        if self.objective.feature_weight:
-            parts = zip(self.regressors, output.features.split(size), batches, strict=True)
-            columns["feature_loss"] = torch.cat(
-                [
-                    feature_regression_loss(
-                        regressor(part), self.objective.target(batch.teacher_features)
-                    )
-                    for regressor, part, batch in parts
-                ]
-            )
-        return columns
+    def _lesson(self, batches: Sequence[TaskBatch]) -> _Lesson:
+        scores = torch.stack([batch.teacher_scores for batch in batches], dim=1)
+        temperature = self._temperature()
+        policy = softened_policy(scores, self._legal, temperature)
+        return _Lesson(scores, policy, policy_entropy(policy), self._legal, temperature)
 
-    def _measures(
-        self, scores: Float[Tensor, "batch tasks alphabet"], batches: Sequence[TaskBatch]
-    ) -> dict[str, Float[Tensor, "batch tasks"]]:
-        """How near the student is to its teachers, measured once and not by every worker.
-
-        Small operations hold Python's lock, and workers wait for each other's.
-        """
-        size = len(scores)
-        by_task = scores.transpose(0, 1).flatten(0, 1)
-        teacher_scores = torch.cat([batch.teacher_scores for batch in batches]).to(self._device)
-        legal = self._legal.repeat_interleave(size, dim=0)
-        temperature = self._temperature(size)
-        logits = self.objective.logits(by_task, temperature)
-        measures = {
-            "divergence": policy_divergence(logits, teacher_scores, legal, temperature=temperature),
-            "agreement": agreement(by_task, teacher_scores, legal).float(),
-        }
-        return {name: column.view(-1, size).T for name, column in measures.items()}
-
-    def _temperature(self, size: int) -> Temperature:
-        """One number if it serves all tasks, else one for each example, task by task."""
+    def _temperature(self) -> Temperature:
+        """One number if it serves all tasks, else one for each."""
         first, *others = self.objective.temperatures
         if all(other == first for other in others):
             return first
-        return torch.tensor(self.objective.temperatures).repeat_interleave(size).to(self._device)
+        return torch.tensor(self.objective.temperatures).to(self._device)
 
-    def _policy_losses(
+    def _feature_losses(
         self,
-        scores: Float[Tensor, "examples alphabet"],
-        teacher_scores: Float[Tensor, "examples alphabet"],
-        legal: Bool[Tensor, "examples alphabet"],
-        temperature: Temperature,
-    ) -> Float[Tensor, " examples"]:
-        match self.objective.policy:
-            case "kl":
-                return policy_divergence(scores, teacher_scores, legal, temperature=temperature)
-            case "nll":
-                return best_action_loss(scores, teacher_scores, legal)
-            case "mse":
-                return score_regression_loss(scores, teacher_scores, legal)
-            case _:
-                return policy_regression_loss(
-                    scores, teacher_scores, legal, temperature=temperature
-                )
+        features: Sequence[Float[Tensor, "batch units"]],
+        teacher_features: Sequence[Float[Tensor, "batch _"]],
+    ) -> Float[Tensor, "batch tasks"]:
+        """Task by task: teachers' features differ in number."""
+        parts = zip(self.regressors, features, teacher_features, strict=True)
+        return torch.stack(
+            [
+                feature_regression_loss(regressor(own), self.objective.target(of_teacher))
+                for regressor, own, of_teacher in parts
+            ],
+            dim=1,
+        )
