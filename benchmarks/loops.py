@@ -5,7 +5,8 @@
 A loop cannot be much faster than its emulation, its acting and its updates done one after the
 other in bare libraries, so that sum is its floor (`benchmarks.floors`). Each loop and its floor are
 measured in turn, several times, and the median of the ratios is what counts: a machine's speed
-drifts.
+drifts. A floor is made of medians, so the loop's speed in a ratio is one too: see
+`benchmarks.one_loop.loop_speed`.
 """
 
 import argparse

@@ -44,7 +44,7 @@ from benchmarks.workloads import (
 
 State = PQNState | DQNState | DistillState
 PART_SHARE = 1 / 8  # of the loop's time, for each part alone
-SLICE_S = 0.25
+SLICE_S = 0.25  # at least; of PQN a whole rollout, about a second
 
 
 def make_state(config: ExpertConfig | DistillConfig, compute: Compute) -> State:
@@ -79,8 +79,10 @@ def _teacher(game: str, config: DistillConfig, compute: Compute) -> Teacher:
 def loop_speed(state: State, warm_steps: int, seconds: float) -> dict[str, float]:
     """How fast a stage's own loop is once it learns, and the steps and updates counted.
 
-    ``steps_per_s`` is all steps over all time. ``median_steps_per_s`` is of slices of it, and goes
-    with a floor, whose parts are medians too: what interrupts the machine counts in neither.
+    ``steps_per_s`` is all steps over all time. ``median_steps_per_s`` is the median of slices of
+    it, and goes with a floor, which is made of medians of single calls. Slices are the nearest to
+    that which a loop allows. What is rare counts in neither, be it the machine's doing or the
+    loop's own.
 
     The backgrounds stay at zero: to measure them takes seconds a game, and changes no speed.
     """

@@ -14,7 +14,6 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from actor_mimic.config import DistillConfig
 from actor_mimic.flat_config import build_config
@@ -55,8 +54,8 @@ def config_of(games: Sequence[str]) -> DistillConfig:
     return config
 
 
-def measure(games: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
-    """Steps per second over all games, in this process."""
+def measure(games: Sequence[str], options: argparse.Namespace) -> dict[str, float]:
+    """The speed over all games, in this process: see `loop_speed`."""
     compute = compute_for(options)
     compute.start()
     state = make_state(config_of(games), compute)

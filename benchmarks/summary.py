@@ -46,8 +46,13 @@ def median(rounds: Sequence[Round], figure: Callable[[Round], float]) -> float:
 
 
 def of_floor(name: str) -> Callable[[Round], float]:
-    """A loop's speed over its floor's, in one round; both of medians."""
+    """A loop's speed over its floor's, in one round; both from medians."""
     return lambda one: one["loops"][name]["median_steps_per_s"] / one["floors"][name]["steps_per_s"]
+
+
+def of_floor_by_mean(name: str) -> Callable[[Round], float]:
+    """All steps of a loop over all its time, over its floor's speed."""
+    return lambda one: one["loops"][name]["steps_per_s"] / one["floors"][name]["steps_per_s"]
 
 
 def of_sb3(name: str, envs: str = "") -> Callable[[Round], float]:
@@ -82,13 +87,15 @@ def verdicts(rounds: Sequence[Round]) -> list[Verdict]:
 def print_loops(rounds: Sequence[Round]) -> None:
     """Loops beside their floors: speeds, then where the time of a step goes."""
     names = list(rounds[0]["loops"])
-    print(f"\n{'steps per second, medians':36}{'loop':>9}{'floor':>9}{'ratio':>8}{'peak MiB':>10}")
+    columns = ("loop", "in slices", "floor", "ratio", "peak MiB")
+    print(f"\n{'steps/s, medians over rounds':36}{''.join(f'{title:>10}' for title in columns)}")
     for name in names:
-        loop = median(rounds, lambda one, n=name: one["loops"][n]["steps_per_s"])
-        floor = median(rounds, lambda one, n=name: one["floors"][n]["steps_per_s"])
+        figures = medians(rounds)[name]
+        speeds = [figures[key] for key in ("steps_per_s", "median_steps_per_s", "floor")]
         memory = max(one["loops"][name]["peak_memory_mib"] for one in rounds)
-        ratio = median(rounds, of_floor(name))
-        print(f"{WORKLOADS[name].title:36}{loop:9,.0f}{floor:9,.0f}{ratio:8.2f}{memory:10,.0f}")
+        shown = "".join(f"{speed:10,.0f}" for speed in speeds)
+        print(f"{WORKLOADS[name].title:36}{shown}{figures['of_floor']:10.2f}{memory:10,.0f}")
+    print("In slices: the median of parts of a loop's time, which the ratio to the floor is of.")
     print(f"\n{'microseconds per step':36}{''.join(f'{part:>11}' for part in PARTS)}{'whole':>11}")
     for name in names:
         for kind, title in (("loops", WORKLOADS[name].title), ("floors", "  bare")):
@@ -139,9 +146,12 @@ def medians(rounds: Sequence[Round]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name in rounds[0]["loops"]:
         result[name] = {
-            "steps_per_s": median(rounds, lambda one, n=name: one["loops"][n]["steps_per_s"]),
+            key: median(rounds, lambda one, n=name, k=key: one["loops"][n][k])
+            for key in ("steps_per_s", "median_steps_per_s")
+        } | {
             "floor": median(rounds, lambda one, n=name: one["floors"][n]["steps_per_s"]),
             "of_floor": median(rounds, of_floor(name)),
+            "of_floor_by_mean": median(rounds, of_floor_by_mean(name)),
         }
         if name in LEAST_OF_SB3 and rounds[0].get("sb3"):
             result[name]["of_sb3"] = {

@@ -24,15 +24,18 @@ def median_rate(call: Callable[[], object], items: int, seconds: float) -> float
 def median_rates(
     calls: Mapping[str, Callable[[], object]], items: int, seconds: float, turns: int = TURNS
 ) -> dict[str, float]:
-    """The same of several calls that are compared, by turns.
+    """The same of several calls that are compared, by turns, each with a warm-up.
 
     One after the other, the best of them would be the one that a drifting machine was fast for.
 
     Args:
-        calls: each deals with the same number of items.
+        calls: by name; each deals with the same number of items.
         items: of one call.
-        seconds: for each, over all its turns.
+        seconds: for the timed calls of each, over all its turns.
         turns: of each.
+
+    Returns:
+        Items per second by name.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(turns):

@@ -4,7 +4,7 @@ Each returns one value per example; the learner takes the mean, so the balance b
 never depends on the batch size. Targets and teachers are detached here, and arithmetic is float32
 whatever the precision of the inputs.
 
-Axes: batch = examples, in the distillation losses along one axis or several; actions = the
+Axes: batch = examples, in the losses of policies along one axis or several; actions = the
 student's alphabet there, the task's own actions in the Q-learning losses; features = units of a
 last hidden layer; quantiles = of the return of one action, at the midpoints of equal shares of
 probability, lowest first; targets = the quantiles of a target.
@@ -40,11 +40,11 @@ def policy_regression_loss(
     Args:
         student_logits: unnormalised log-probabilities, the only input that gets a gradient.
         teacher_scores: Q-values or logits, in the teacher's own scale.
-        legal: true where the task has the action, per example or in a shape that is broadcast to
-            that; at least one per row. Illegal entries of the two inputs above may hold anything,
-            NaN included.
+        legal: true where the task has the action, per example, one row for all, or whatever
+            else broadcasts to the examples; at least one per row. Illegal entries of the two inputs
+            above may hold anything, NaN included.
         temperature: positive, in units of ``teacher_scores``; one for all examples, or a tensor
-            likewise, which is not checked: that would have to wait for the device.
+            that broadcasts to them, which is not checked: that would have to wait for the device.
 
     Returns:
         The cross-entropy in nats. A perfect student reaches the teacher's entropy, not zero.
@@ -71,15 +71,16 @@ def policy_cross_entropy(
 
     Args:
         student_logits: as in ``policy_regression_loss``.
-        teacher_policy: probabilities, zero where illegal: of ``softened_policy``.
+        teacher_policy: probabilities, zero where illegal, as ``softened_policy`` gives them.
         legal: as in ``policy_regression_loss``.
 
     Returns:
         The cross-entropy in nats.
     """
+    policy = teacher_policy.detach().float()
     log_policy = torch.log_softmax(mask_illegal(student_logits, legal), dim=-1)
     # An illegal term is 0 * -inf, which is NaN in the sum and again in its gradient.
-    return -(teacher_policy * log_policy.masked_fill(~legal, 0.0)).sum(dim=-1)
+    return -(policy * log_policy.masked_fill(~legal, 0.0)).sum(dim=-1)
 
 
 def policy_divergence(

@@ -4,6 +4,7 @@ import argparse
 import itertools
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -15,11 +16,20 @@ from actor_mimic.networks.torsos import Torso, TorsoSpec
 from actor_mimic.report.aggregate import collect
 from actor_mimic.stages.configured import torso_spec
 from actor_mimic.storage.records import Record
-from benchmarks import floors, loops, one_network, parts, timing
+from benchmarks import floors, loops, one_loop, one_network, parts, timing
 from benchmarks.documents import replace_table
 from benchmarks.sb3_student import shortfall
 from benchmarks.several_games import GAMES, config_of, ratio
-from benchmarks.summary import Verdict, median, of_floor, of_sb3, verdicts
+from benchmarks.summary import (
+    PARTS,
+    Verdict,
+    median,
+    medians,
+    of_floor,
+    of_sb3,
+    print_loops,
+    verdicts,
+)
 from benchmarks.time_to_score import first_reached
 from benchmarks.workloads import WORKLOADS
 
@@ -62,12 +72,42 @@ def test_targets_are_multiples_of_sb3_with_one_environment():
     assert (few.limit, few.measured, few.passed) == (3.0, 3.0, True)
 
 
-def test_a_loops_share_of_its_floor_is_one_of_medians():
+def test_a_loops_share_of_its_floor_is_of_medians(capsys):
+    loop = {"steps_per_s": 30.0, "median_steps_per_s": 40.0, "peak_memory_mib": 1.0}
+    parts_us = {"us_per_step": dict.fromkeys(PARTS, 1.0)}
     one = {
-        "loops": {"dqn": {"steps_per_s": 30.0, "median_steps_per_s": 40.0}},
-        "floors": {"dqn": {"steps_per_s": 50.0}},
+        "loops": {"dqn": loop | parts_us},
+        "floors": {"dqn": {"steps_per_s": 50.0} | parts_us},
     }
     assert of_floor("dqn")(one) == 0.8
+    assert medians([one])["dqn"] == {
+        **{"steps_per_s": 30.0, "median_steps_per_s": 40.0, "floor": 50.0},
+        **{"of_floor": 0.8, "of_floor_by_mean": 0.6},
+    }
+    print_loops([one])
+    assert re.search(r"DQN +30 +40 +50 +0\.80 +1\n", capsys.readouterr().out)
+
+
+def test_a_slow_moment_is_in_the_speed_of_a_loop_and_not_in_its_median(monkeypatch):
+    now = 0.0
+
+    class State:
+        steps = updates = 0
+        _rollout = SimpleNamespace(start=lambda: None)
+
+        def advance(self) -> None:
+            nonlocal now
+            now += 4.0 if self.steps == 40 else 0.125
+            self.steps, self.updates = self.steps + 4, self.updates + 1
+
+    monkeypatch.setattr(one_loop.time, "perf_counter", lambda: now)
+
+    speed = one_loop.loop_speed(State(), warm_steps=8, seconds=6.0)
+
+    # After two of warm-up 16 advances of an eighth of a second, and one of four seconds.
+    assert speed == {
+        **{"steps_per_s": 68 / 6.0, "median_steps_per_s": 32.0, "steps": 68, "updates": 17}
+    }
 
 
 def test_variants_take_turns_and_the_median_of_their_times_counts(monkeypatch):
@@ -77,7 +117,9 @@ def test_variants_take_turns_and_the_median_of_their_times_counts(monkeypatch):
         def call() -> None:
             nonlocal now
             calls.append(name)
-            now += duration_s * (10.0 if len(calls) == 8 else 1.0)  # once something interferes
+            # A switch takes three slow calls, and something interferes with a timed one.
+            first = sum(1 for _ in itertools.takewhile(name.__eq__, reversed(calls)))
+            now += duration_s * (10.0 if first <= 3 or len(calls) == 11 else 1.0)
 
         return call
 
@@ -87,7 +129,8 @@ def test_variants_take_turns_and_the_median_of_their_times_counts(monkeypatch):
     rates = timing.median_rates(variants, items=4, seconds=8.0, turns=2)
 
     assert rates == {"slow": 2.0, "fast": 8.0}
-    assert [name for name, _ in itertools.groupby(calls)] == ["slow", "fast", "slow", "fast"]
+    turns = [(name, len([*own])) for name, own in itertools.groupby(calls)]
+    assert turns == [("slow", 6), ("fast", 6), ("slow", 6), ("fast", 11)]
 
 
 @pytest.mark.parametrize("name", loops.NAMES)

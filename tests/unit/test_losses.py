@@ -12,9 +12,11 @@ from actor_mimic.losses import (
     agreement,
     feature_regression_loss,
     lambda_regression_loss,
+    policy_cross_entropy,
     policy_divergence,
     policy_regression_loss,
     quantile_td_loss,
+    softened_policy,
     td_loss,
     td_targets,
 )
@@ -331,6 +333,7 @@ def random_calls(dtype: torch.dtype) -> dict[str, tuple[Callable[..., Tensor], l
     calls: dict[str, tuple[Callable[..., Tensor], list[Tensor]]] = {
         "policy": (_at_temperature(policy_regression_loss), [logits, scores, legal]),
         "divergence": (_at_temperature(policy_divergence), [logits, scores, legal]),
+        "softened": (policy_cross_entropy, [logits, softened_policy(scores, legal, 0.5), legal]),
         "feature": (feature_regression_loss, [logits, scores]),
         "td": (td_loss, [logits, actions, targets]),
         "lambda": (lambda_regression_loss, [logits, actions, targets]),
@@ -346,7 +349,7 @@ def _at_temperature(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda *parts: loss(*parts, temperature=0.5)
 
 
-LOSSES = ["policy", "divergence", "feature", "td", "lambda", "quantile"]
+LOSSES = ["policy", "divergence", "softened", "feature", "td", "lambda", "quantile"]
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -7,12 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from actor_mimic.actions import ATARI_ALPHABET
-from actor_mimic.compute import Workers
+from actor_mimic.compute import LEAST_ROWS, Workers
 from actor_mimic.errors import DivergenceError
 from actor_mimic.learners.mimic import MimicLearner, Objective, TaskBatch
+from actor_mimic.losses import (
+    agreement,
+    feature_regression_loss,
+    policy_divergence,
+    policy_regression_loss,
+)
 from actor_mimic.networks.regressors import build_regressor
 from actor_mimic.networks.student import Student
 from actor_mimic.networks.torsos import TorsoSpec
+from actor_mimic.objectives import OBJECTIVES, best_action_loss, score_regression_loss
 
 ATARI = {"left": ("NOOP", "FIRE", "LEFT"), "up": ("NOOP", "UP")}
 NOOP, FIRE, UP, LEFT = (ATARI_ALPHABET.index(name) for name in ("NOOP", "FIRE", "UP", "LEFT"))
@@ -30,6 +37,7 @@ def make_learner(
     temperature: float = 1.0,
     optimizer: str = "sgd",
     device: str = "cpu",
+    workers: int = 1,
 ) -> MimicLearner:
     spec = TorsoSpec("mlp", (4,), width=0.25)
     student = Student(spec, tasks or ATARI, generator=generator(1)).to(device)
@@ -49,7 +57,7 @@ def make_learner(
             "cross_entropy", (temperature,) * len(student.action_maps), feature_weight
         ),
         max_gradient_norm=1e6,
-        workers=Workers(),
+        workers=Workers(workers),
     )
 
 
@@ -144,6 +152,51 @@ def test_gradients_by_hand():
         torch.testing.assert_close(
             regressor.bias.grad, torch.full((TEACHER_FEATURES,), value), atol=1e-6, rtol=0.0
         )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("policy", OBJECTIVES)
+def test_every_objective_of_every_task_on_its_own_rows(policy, workers):
+    """Temperatures and weights that differ: a swap of tasks or of workers' rows would show."""
+    temperatures, task_weights, size = (0.1, 2.0), (0.5, 1.5), 2 * LEAST_ROWS
+    learner = make_learner(workers=workers)
+    learner.objective = Objective(policy, temperatures, feature_weight=0.25)
+    learner.weigh(task_weights)
+    batches = random_batches(learner, size)
+    parameters = [*learner.student.parameters(), *learner.regressors.parameters()]
+    expected, total = {}, torch.zeros(())
+    for index, (task, action_map) in enumerate(learner.student.action_maps.items()):
+        batch, temperature = batches[index], temperatures[index]
+        output = learner.student(batch.obs)
+        logits = output.scores / (temperature if policy == "mse" else 1.0)
+        legal, teacher = action_map.legal(), batch.teacher_scores
+        divergence = policy_divergence(logits, teacher, legal, temperature=temperature)
+        losses = {
+            "cross_entropy": policy_regression_loss(
+                output.scores, teacher, legal, temperature=temperature
+            ),
+            "kl": divergence,
+            "nll": best_action_loss(output.scores, teacher, legal),
+            "mse": score_regression_loss(output.scores, teacher, legal),
+        }[policy]
+        features = feature_regression_loss(
+            learner.regressors[index](output.features), batch.teacher_features
+        )
+        total = total + task_weights[index] * (losses + 0.25 * features).mean() / 2
+        expected |= {
+            f"{task}/policy_loss": losses.mean().item(),
+            f"{task}/divergence": divergence.mean().item(),
+            f"{task}/feature_loss": features.mean().item(),
+            f"{task}/agreement": agreement(output.scores, teacher, legal).float().mean().item(),
+        }
+    expected["loss"] = total.item()
+    gradients = torch.autograd.grad(total, parameters)
+
+    metrics = {name: value.item() for name, value in learner.update(batches).items()}
+
+    assert metrics == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_slots_that_no_task_has_stay_as_they_were():

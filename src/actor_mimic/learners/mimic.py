@@ -3,8 +3,8 @@
 Parisotto, Ba and Salakhutdinov (2016), arXiv:1511.06342, section 3; other objectives of the policy
 are those of Rusu et al. (2016), arXiv:1511.06295.
 
-Axes: batch = examples of one task, alphabet = the student's action slots, features = units of a
-last hidden layer.
+Axes: batch = examples of one task, tasks = in the student's order, alphabet = the student's action
+slots, features = units of a last hidden layer.
 """
 
 import math
@@ -114,11 +114,12 @@ class _Lesson:
     Small operations hold Python's lock, and workers would wait for each other's.
     """
 
+    objective: Objective
     scores: Float[Tensor, "batch tasks alphabet"]
     policy: Float[Tensor, "batch tasks alphabet"]
     entropy: Float[Tensor, "batch tasks"]
     legal: Bool[Tensor, "tasks alphabet"]
-    temperature: Temperature
+    temperature: float | Float[Tensor, " tasks"]
 
     def rows(self, rows: slice) -> "_Lesson":
         """Some of the examples."""
@@ -130,10 +131,10 @@ class _Lesson:
         )
 
     def losses(
-        self, objective: str, student_scores: Float[Tensor, "batch tasks alphabet"]
+        self, student_scores: Float[Tensor, "batch tasks alphabet"]
     ) -> Float[Tensor, "batch tasks"]:
-        """Of the student's policy, or of its values."""
-        match objective:
+        """The loss of every example: of the student's policy, or under ``mse`` of its values."""
+        match self.objective.policy:
             case "kl":
                 return self.divergence(student_scores)
             case "nll":
@@ -144,10 +145,11 @@ class _Lesson:
                 return policy_cross_entropy(student_scores, self.policy, self.legal)
 
     def divergence(
-        self, student_logits: Float[Tensor, "batch tasks alphabet"]
+        self, student_scores: Float[Tensor, "batch tasks alphabet"]
     ) -> Float[Tensor, "batch tasks"]:
         """KL(teacher || student) in nats."""
-        return policy_cross_entropy(student_logits, self.policy, self.legal) - self.entropy
+        logits = self.objective.logits(student_scores, self.temperature)
+        return policy_cross_entropy(logits, self.policy, self.legal) - self.entropy
 
     def agreement(
         self, student_scores: Float[Tensor, "batch tasks alphabet"]
@@ -253,7 +255,7 @@ class MimicLearner:
             student = self.working.network
             output = student(student.encode_all([batch.obs[rows] for batch in batches]))
             scores = output.scores.unflatten(0, (tasks, -1)).transpose(0, 1)
-            losses = lesson.rows(rows).losses(self.objective.policy, scores)
+            losses = lesson.rows(rows).losses(scores)
             columns = {"scores": scores.detach(), "policy_loss": losses.detach()}
             if self.objective.feature_weight:
                 of_teachers = [batch.teacher_features[rows] for batch in batches]
@@ -277,7 +279,7 @@ class MimicLearner:
         )
         self.updates += 1
         scores = columns.pop("scores")
-        columns["divergence"] = lesson.divergence(self.objective.logits(scores, lesson.temperature))
+        columns["divergence"] = lesson.divergence(scores)
         columns["agreement"] = lesson.agreement(scores)
         return {"loss": loss} | {
             f"{task}/{name}": mean
@@ -303,9 +305,10 @@ class MimicLearner:
         scores = torch.stack([batch.teacher_scores for batch in batches], dim=1)
         temperature = self._temperature()
         policy = softened_policy(scores, self._legal, temperature)
-        return _Lesson(scores, policy, policy_entropy(policy), self._legal, temperature)
+        entropy = policy_entropy(policy)
+        return _Lesson(self.objective, scores, policy, entropy, self._legal, temperature)
 
-    def _temperature(self) -> Temperature:
+    def _temperature(self) -> float | Float[Tensor, " tasks"]:
         """One number if it serves all tasks, else one for each."""
         first, *others = self.objective.temperatures
         if all(other == first for other in others):
@@ -314,7 +317,7 @@ class MimicLearner:
 
     def _feature_losses(
         self,
-        features: Sequence[Float[Tensor, "batch units"]],
+        features: Sequence[Float[Tensor, "batch features"]],
         teacher_features: Sequence[Float[Tensor, "batch _"]],
     ) -> Float[Tensor, "batch tasks"]:
         """Task by task: teachers' features differ in number."""
