@@ -234,14 +234,18 @@ def hostile_safetensors() -> dict[str, bytes]:
     large = b'{"a":{"dtype":"F32","shape":[1000000000],"data_offsets":[0,4]}}'
     overflow = b'{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}'
     negative = b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}'
+    half = b'{"a":{"dtype":"F32","shape":[0.5],"data_offsets":[0,2]}}'
+    axes = b'{"a":{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,4]}}'
     unknown = b'{"a":{"dtype":"PY","shape":[1],"data_offsets":[0,4]}}'
     many = b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % i for i in range(9))
+    thousands = b",".join(b'"%d":{}' % i for i in range(2000))
     million = b",".join(b'"%d":{}' % i for i in range(1_000_000))
     return {
         "header of 2^63": safetensors_file(b"{}", length=2**63 - 1),
         "header of 2^64 - 1": safetensors_file(b"{}", length=2**64 - 1),
         "header of 100 MB": safetensors_file(b"{}" + b" " * (100 << 20)),
         "a million tensors": safetensors_file(b"{" + million + b"}"),
+        "two thousand tensors": safetensors_file(b"{" + thousands + b"}"),
         "a name twice": safetensors_file(b"{" + ONE_TENSOR + b"," + ONE_TENSOR + b"}", bytes(4)),
         "deep header": safetensors_file(b"{" * 100_000),
         "deep metadata": safetensors_file(b'{"__metadata__":' + b'{"a":' * 50_000),
@@ -254,6 +258,9 @@ def hostile_safetensors() -> dict[str, bytes]:
         "larger than it is": safetensors_file(large, bytes(4)),
         "size overflows": safetensors_file(overflow),
         "negative size": safetensors_file(negative, bytes(4)),
+        "half a number": safetensors_file(half, bytes(2)),
+        "no place": safetensors_file(b'{"a":{"dtype":"F32","shape":[1]}}', bytes(4)),
+        "many axes": safetensors_file(axes, bytes(4)),
         "unknown type": safetensors_file(unknown, bytes(4)),
         "longer than the file": safetensors_file(b"{" + many, length=1 << 19),
     }

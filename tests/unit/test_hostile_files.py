@@ -25,6 +25,7 @@ from benchmarks.faults.gadgets import (
     ONE_TENSOR,
     Gadget,
     changed,
+    hostile_safetensors,
     hostile_tensors,
     lying_storage,
     safetensors_file,
@@ -277,43 +278,54 @@ def read_weights_of(tmp_path: Path, content: bytes) -> dict[str, torch.Tensor]:
     return read_weights(tmp_path / "flipped").tensors
 
 
-@pytest.mark.parametrize(
-    ("content", "error", "match"),
-    [
-        (safetensors_file(b"{}", length=2**63 - 1), UnsafeError, "a header of at most 1048576"),
-        (safetensors_file(b"{}" + b" " * (2 << 20)), UnsafeError, "a header of at most 1048576"),
-        (
-            safetensors_file(b"{" + ONE_TENSOR + b"," + ONE_TENSOR + b"}", bytes(4)),
-            UnsafeError,
-            "once",
-        ),
-        (safetensors_file(b"{" * 100_000), DataError, "expected a JSON header"),
-        (safetensors_file(b"{" + ONE_TENSOR + b"}", bytes(2)), DataError, "expected tensors"),
-        (safetensors_file(b"{" + ONE_TENSOR + b"}", bytes(9)), DataError, "expected tensors"),
-        (
-            safetensors_file(
-                b"{" + ONE_TENSOR + b',"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}}',
-                bytes(6),
-            ),
-            DataError,
-            "expected tensors",
-        ),
-        (
-            safetensors_file(
-                b'{"a":{"dtype":"F32","shape":[1000000000],"data_offsets":[0,4]}}', bytes(4)
-            ),
-            DataError,
-            "expected tensors",
-        ),
-        (
-            safetensors_file(b"{" + b",".join(b'"%d":{}' % i for i in range(2000)) + b"}"),
-            UnsafeError,
-            "at most 1024 tensors",
-        ),
-    ],
-)
-def test_safetensors_that_lie_are_refused(refused, content, error, match):
-    refused(content, error, match, "model.safetensors")
+SAFETENSORS = {
+    "header of 2^63": (UnsafeError, "a header of at most 1048576"),
+    "header of 2^64 - 1": (UnsafeError, "a header of at most 1048576"),
+    "header of 100 MB": (UnsafeError, "a header of at most 1048576"),
+    "a million tensors": (UnsafeError, "a header of at most 1048576"),
+    "two thousand tensors": (UnsafeError, "at most 1024 tensors"),
+    "a name twice": (UnsafeError, "once"),
+    "deep header": (DataError, "expected a JSON header"),
+    "deep metadata": (DataError, "expected a JSON header"),
+    "no JSON": (DataError, "expected a JSON header"),
+    "longer than the file": (DataError, "expected a JSON header"),
+    "empty": (DataError, "expected 1 to 1024 tensors, got none"),
+    "no place": (DataError, "expected type, shape and place of 'a'"),
+    "half a number": (DataError, "expected type, shape and place of 'a'"),
+    "negative size": (DataError, "expected type, shape and place of 'a'"),
+    "truncated": (DataError, "expected 2 bytes of tensors, got a header of 1 that take 4"),
+    "bytes behind": (DataError, "expected 9 bytes of tensors, got a header of 1 that take 4"),
+    "overlap": (DataError, "got one at 2 behind 4"),
+    "hole": (DataError, "got one at 8 behind 4"),
+    "larger than it is": (DataError, "expected 4000000000 bytes of 'a', .*, got 4"),
+    "size overflows": (DataError, "expected 73786976294838206464 bytes of 'a', .*, got 0"),
+    "unknown type": (UnsafeError, "'a' of type 'PY'"),
+    "many axes": (UnsafeError, "at most 8 axes, got 'a' of 9"),
+}
+
+
+def test_safetensors_that_lie_are_refused_before_they_are_decoded(tmp_path):
+    made = hostile_safetensors()
+    assert made.keys() == SAFETENSORS.keys()
+    for name, content in made.items():
+        error, match = SAFETENSORS[name]
+        path = tmp_path / "model.safetensors"
+        path.write_bytes(content)
+        with pytest.raises(error, match=match):
+            archives.open_foreign(path)
+    path.write_bytes(safetensors_file(b"{" + ONE_TENSOR + b"}", bytes(4)))
+    assert archives.open_foreign(path).kind == "safetensors"  # the trap: an honest one is taken
+
+
+def test_a_pickle_of_many_instructions_is_refused(refused):
+    """Each is harmless, but makes an object; those of an honest file are some 25 a tensor."""
+    honest = {f"network.{index}.weight": torch.ones(1) for index in range(1000)}
+    content = torch_file(honest)
+    nothing = b"\x80\x02" + b"N" * 70_000 + b"."
+    many = changed(content, lambda name, there: nothing if "data.pkl" in name else there)
+
+    refused(many, UnsafeError, "at most 65536 instructions")
+    refused(content, DataError, "expected the layers")  # the trap: that many tensors are read
 
 
 TENSORS = {

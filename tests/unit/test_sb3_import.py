@@ -36,7 +36,7 @@ def scores_of(directory, task, obs):
 def from_shape(path, obs_shape):
     """The import for a task that shows something else."""
     weights = read_weights(path)
-    known = {"num_actions": 2, "activation": None, "quantiles": None}
+    known = {"actions": "ab", "activation": None, "quantiles": None}
     imported = from_sb3(weights.tensors, str(path), obs_shape=obs_shape, **known)
     return build(imported, str(path))
 
@@ -176,7 +176,11 @@ def test_statistics_that_cannot_be_meant_are_refused(tmp_path, change):
     ("policy", "task", "message"),
     [
         ("MlpPolicy", "gym:Acrobot-v1", "the task's 3 actions, got one for 2"),
-        ("CnnPolicy", "boxing", "the task's 18 actions, got one for 6"),
+        (
+            "CnnPolicy",
+            "boxing",
+            "the task's 18 actions, got one for 6; the task's are NOOP, FIRE, UP",
+        ),
         ("MlpPolicy", "gym:MountainCar-v0", "the task's 3 actions, got one for 2"),
         ("CnnPolicy", VECTOR_TASK, "the task's 2 actions, got one for 6"),
     ],
@@ -201,7 +205,7 @@ def test_layers_without_a_number_of_that_library_are_told():
 
     with pytest.raises(DataError, match=r"expected layers q_net\.q_net\.0 and on"):
         from_sb3(
-            tensors, "agent.zip", obs_shape=(4,), num_actions=2, activation=None, quantiles=None
+            tensors, "agent.zip", obs_shape=(4,), actions="ab", activation=None, quantiles=None
         )
 
 
@@ -232,7 +236,7 @@ def test_an_agent_of_the_same_actions_and_other_observations_is_refused(tmp_path
 def test_layers_that_the_librarys_own_policies_have_not_are_refused(tmp_path):
     sb3_agent("PPO", "MlpPolicy", tmp_path / "agent.zip", net_arch={"pi": [8], "vf": [8]})
     tensors = read_weights(tmp_path / "agent.zip").tensors
-    known = {"obs_shape": (4,), "num_actions": 2, "activation": None, "quantiles": None}
+    known = {"obs_shape": (4,), "actions": "ab", "activation": None, "quantiles": None}
     with pytest.raises(DataError, match=r"others beside them: norm\.weight"):
         from_sb3(tensors | {"norm.weight": torch.ones(8)}, "x", **known)
     with pytest.raises(DataError, match="for discrete actions"):

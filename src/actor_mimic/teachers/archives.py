@@ -15,12 +15,13 @@ were looked at here are packed again, in memory, and it reads those.
 import hashlib
 import io
 import json
+import math
 import os
 import pickletools
 import re
 import stat
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -29,7 +30,9 @@ from actor_mimic.errors import DataError, UnsafeError
 from actor_mimic.storage.durable import open_regular
 
 MAX_FILE_BYTES = 1 << 30
-MAX_WEIGHTS_BYTES = 512 << 20  # once decoded, and in the file that they are decoded from
+# Once decoded, and in the file that they are decoded from. Agents of the networks that are known
+# here take a tenth of it; decoding takes several times as much memory.
+MAX_WEIGHTS_BYTES = 128 << 20
 MAX_MEMBERS = 1024
 MAX_SIGNATURES = 8 * MAX_MEMBERS  # of members in the whole file, archives inside it included
 MAX_RATIO = 100  # of one member: deflate reaches 1,000 on zeros, text a tenth of that
@@ -37,7 +40,15 @@ MAX_RATIO = 100  # of one member: deflate reaches 1,000 on zeros, text a tenth o
 MAX_TOTAL_RATIO = 4
 ALWAYS_BYTES = 64 << 20  # whatever the ratio
 MAX_HEADER_BYTES = 1 << 20  # of a pickle of tensors' shapes, or a safetensors header
+MAX_INSTRUCTIONS = 64 * MAX_MEMBERS  # of such a pickle; one tensor takes some 25
+MAX_AXES = 8
 MAX_NAME = 200
+
+# Bytes of a number, by the name of its type in safetensors.
+_NUMBERS = {
+    **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2},
+    **{"I64": 8, "I32": 4, "U8": 1, "BOOL": 1},
+}
 
 _CHUNK = 1 << 20
 _ZIP = b"PK\x03\x04"
@@ -289,20 +300,26 @@ def _check_pickle(path: Path, content: bytes) -> None:
         UnsafeError: if it calls anything but what builds dense tensors.
         DataError: if it is damaged.
     """
-    try:
-        instructions = [(code.name, argument) for code, argument, _ in pickletools.genops(content)]
-    # The parser promises no exception of its own.
-    except Exception as error:
-        raise DataError(f"{path}: expected the names of tensors, but {error}") from error
-    for opcode, argument in instructions:
+    for number, (opcode, argument) in enumerate(_instructions(path, content)):
+        if number >= MAX_INSTRUCTIONS:
+            _unsafe(path, f"a pickle of at most {MAX_INSTRUCTIONS} instructions", "more")
         if opcode not in _OPCODES:
             _unsafe(path, "a pickle of tensors", f"the instruction {opcode}")
         if opcode == "GLOBAL" and argument not in _GLOBALS:
             _unsafe(path, "a pickle of tensors", f"a call of {argument!r:.100}")
 
 
+def _instructions(path: Path, content: bytes) -> Iterator[tuple[str, Any]]:
+    try:
+        for code, argument, _ in pickletools.genops(content):
+            yield code.name, argument
+    # The parser promises no exception of its own.
+    except Exception as error:
+        raise DataError(f"{path}: expected the names of tensors, but {error}") from error
+
+
 def read_safetensors(path: Path, file: io.BufferedIOBase, size: int) -> bytes:
-    """The bytes of a safetensors file whose header is bounded and names every tensor once.
+    """The bytes of a safetensors file whose header is bounded and says the truth about its size.
 
     Args:
         path: for messages.
@@ -310,8 +327,9 @@ def read_safetensors(path: Path, file: io.BufferedIOBase, size: int) -> bytes:
         size: its bytes.
 
     Raises:
-        UnsafeError: if its header is larger than any honest one, or says something twice.
-        DataError: if that is no JSON.
+        UnsafeError: if its header is larger than any honest one, says something twice, or there
+            is anything but dense tensors of floats or integers.
+        DataError: if that is no JSON, or the tensors are not all there, one after the other.
     """
     length = int.from_bytes(_peek(file, 0, 8), "little")
     if length > MAX_HEADER_BYTES:
@@ -330,7 +348,51 @@ def read_safetensors(path: Path, file: io.BufferedIOBase, size: int) -> bytes:
         raise DataError(f"{path}: expected a JSON header, but {error}") from error
     if not isinstance(header, dict) or len(header) > MAX_MEMBERS:
         _unsafe(path, f"at most {MAX_MEMBERS} tensors", f"{len(header)}")
+    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    _check_tensors(path, tensors, size - 8 - length)
     return _peek(file, 0, size)
+
+
+def _check_tensors(path: Path, tensors: Mapping[str, Any], data_bytes: int) -> None:
+    """Every tensor is as long as its shape says, and starts where the one before it ends."""
+    if not tensors:
+        raise DataError(f"{path}: expected 1 to {MAX_MEMBERS} tensors, got none")
+    places = [_check_tensor(path, name, entry) for name, entry in tensors.items()]
+    end = 0
+    for begin, stop in sorted(places):
+        if begin != end:
+            raise DataError(
+                f"{path}: expected tensors one after the other, got one at {begin} behind {end}"
+            )
+        end = stop
+    if end != data_bytes:
+        raise DataError(
+            f"{path}: expected {data_bytes} bytes of tensors, got a header of {len(places)} that "
+            f"take {end}"
+        )
+
+
+def _check_tensor(path: Path, name: str, entry: Any) -> tuple[int, int]:
+    """Where a tensor lies, by an entry of a safetensors header."""
+    try:
+        dtype, shape, (begin, stop) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        sizes = [*shape, begin, stop]
+    except (KeyError, TypeError, ValueError):
+        dtype, shape, begin, stop, sizes = None, (), 0, 0, [None]
+    # A bool is an int, to Python.
+    if not isinstance(dtype, str) or not all(type(size) is int and size >= 0 for size in sizes):
+        raise DataError(f"{path}: expected type, shape and place of {name!r:.100}, got others")
+    if dtype not in _NUMBERS:
+        _unsafe(path, "tensors of floats or integers", f"{name!r:.100} of type {dtype!r:.20}")
+    if len(shape) > MAX_AXES:
+        _unsafe(path, f"tensors of at most {MAX_AXES} axes", f"{name!r:.100} of {len(shape)}")
+    needed = math.prod(shape) * _NUMBERS[dtype]
+    if needed != stop - begin:
+        raise DataError(
+            f"{path}: expected {needed} bytes of {name!r:.100}, a {dtype} of shape {shape}, got "
+            f"{stop - begin}"
+        )
+    return begin, stop
 
 
 def _unsafe(path: Path, expected: str, came: str) -> NoReturn:

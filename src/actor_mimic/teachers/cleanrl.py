@@ -5,13 +5,13 @@ wrote it: ``dqn``, ``dqn_atari``, ``qdagger_dqn_atari_impalacnn``; with a buffer
 ``c51`` or ``c51_atari``, whose distributions are read as their expected values.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from actor_mimic.errors import DataError
 from actor_mimic.networks.layered import Layer, LayeredSpec
-from actor_mimic.teachers.layout import Imported, Parts
+from actor_mimic.teachers.layout import Imported, Parts, refuse_actions
 
 _NATURE = (0, 2, 4, 7, 9)  # places of the layers with weights
 _IMPALA = (0, 1, 2, 5, 7)
@@ -22,7 +22,7 @@ def from_cleanrl(
     source: str,
     *,
     obs_shape: tuple[int, ...],
-    num_actions: int,
+    actions: Sequence[str],
 ) -> Imported:
     """A Q-network of CleanRL as a network of ours.
 
@@ -30,7 +30,7 @@ def from_cleanrl(
         tensors: of the file.
         source: of them, for messages.
         obs_shape: what the task shows.
-        num_actions: what it can be asked to do.
+        actions: what it can be asked to do there.
 
     Raises:
         DataError: if it is no such network, or one for other actions.
@@ -68,10 +68,7 @@ def from_cleanrl(
         layout += "-c51"
     parts.finish()
     rows = len(head["head.bias"])
-    if rows != bins * num_actions:
-        raise DataError(
-            f"{source}: expected an agent for the task's {num_actions} actions, got one for "
-            f"{rows / bins:g}"
-        )
-    spec = LayeredSpec(obs_shape, tuple(parts.layers), num_actions, bins, kind)
+    if rows != bins * len(actions):
+        refuse_actions(source, rows / bins, actions)
+    spec = LayeredSpec(obs_shape, tuple(parts.layers), len(actions), bins, kind)
     return Imported(layout, spec, parts.taken | head)

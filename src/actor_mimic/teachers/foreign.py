@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def import_teacher(
         raise ConfigError(f"the claimed score must be finite, got {options.claimed_score}")
     weights = read_weights(path)
     shape, actions = describe_task(options.task)
-    imported = _recognise(weights, str(path), shape, len(actions), options)
+    imported = _recognise(weights, str(path), shape, actions, options)
     imported = _normalised(imported, options.obs_stats)
     network = build(imported, str(path))
     manifest = {
@@ -112,7 +112,7 @@ def _recognise(
     weights: ForeignWeights,
     source: str,
     obs_shape: tuple[int, ...],
-    num_actions: int,
+    actions: Sequence[str],
     options: ImportOptions,
 ) -> Imported:
     activation = options.activation
@@ -126,7 +126,7 @@ def _recognise(
                 weights.tensors,
                 source,
                 obs_shape=obs_shape,
-                num_actions=num_actions,
+                actions=actions,
                 activation=activation,
                 quantiles=options.quantiles,
             )
@@ -134,7 +134,7 @@ def _recognise(
             raise ConfigError(f"activation = {activation}: the layers of CleanRL all have relu")
         if options.quantiles is not None:
             raise ConfigError(f"quantiles = {options.quantiles}: {source} is no QR-DQN agent")
-        return from_cleanrl(weights.tensors, source, obs_shape=obs_shape, num_actions=num_actions)
+        return from_cleanrl(weights.tensors, source, obs_shape=obs_shape, actions=actions)
     except ValueError as error:
         raise DataError(f"{source}: {error}") from error
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -28,6 +29,18 @@ class Imported:
     layout: str
     spec: LayeredSpec
     tensors: dict[str, Tensor]
+
+
+def refuse_actions(source: str, found: int | float, actions: Sequence[str]) -> NoReturn:
+    """An agent has as many actions as the task, or is another game's.
+
+    Raises:
+        DataError: always.
+    """
+    raise DataError(
+        f"{source}: expected an agent for the task's {len(actions)} actions, got one for "
+        f"{found:g}; the task's are {', '.join(actions)}"
+    )
 
 
 class Parts:

@@ -5,14 +5,13 @@ strides, is that library's default: hidden layers with ReLU in DQN and QR-DQN an
 and A2C, which may be overridden; convolutions as in Mnih et al. (2015) with ReLU, which may not.
 """
 
-from collections.abc import Mapping
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from actor_mimic.errors import ConfigError, DataError
 from actor_mimic.networks.layered import LayeredSpec
-from actor_mimic.teachers.layout import Imported, Parts, by_action
+from actor_mimic.teachers.layout import Imported, Parts, by_action, refuse_actions
 
 QUANTILES = 200  # of QR-DQN, unless its author chose others
 # How the names of each algorithm's network begin; its output layer is the last of these.
@@ -25,7 +24,7 @@ def from_sb3(
     source: str,
     *,
     obs_shape: tuple[int, ...],
-    num_actions: int,
+    actions: Sequence[str],
     activation: str | None,
     quantiles: int | None,
 ) -> Imported:
@@ -35,7 +34,7 @@ def from_sb3(
         tensors: of its ``policy.pth``.
         source: of them, for messages.
         obs_shape: what the task shows.
-        num_actions: what it can be asked to do.
+        actions: what it can be asked to do there.
         activation: of the hidden layers; None for the library's default.
         quantiles: of each action, if it is QR-DQN; None for the library's default. Its file does
             not say: 400 outputs may be 200 quantiles of two actions, or 100 of four.
@@ -49,11 +48,11 @@ def from_sb3(
     if quantiles is not None and not parts.has("quantile_net."):
         raise ConfigError(f"quantiles = {quantiles}: {source} is no QR-DQN agent")
     if "action_net.weight" in tensors and "log_std" not in tensors:
-        return _actor_critic(parts, source, obs_shape, num_actions, activation or "tanh")
+        return _actor_critic(parts, source, obs_shape, actions, activation or "tanh")
     for layout, net in _VALUE_NETS.items():
         if parts.has(f"{net}.{net}."):
             bins = (quantiles or QUANTILES) if layout == "sb3-qrdqn" else 1
-            return _value_net(parts, layout, source, obs_shape, num_actions, bins, activation)
+            return _value_net(parts, layout, source, obs_shape, actions, bins, activation)
     raise DataError(
         f"{source}: expected tensors named {_EXPECTED}, for discrete actions, got "
         f"{', '.join(sorted(tensors))[:300]}"
@@ -65,7 +64,7 @@ def _value_net(
     layout: str,
     source: str,
     obs_shape: tuple[int, ...],
-    num_actions: int,
+    actions: Sequence[str],
     bins: int,
     activation: str | None,
 ) -> Imported:
@@ -80,14 +79,14 @@ def _value_net(
         parts.add_linear(f"{net}.{net}.{index}", activation or "relu")
     head = {part: parts.take(f"{net}.{net}.{last}.{part}", n) for part, n in _HEAD}
     parts.finish()
-    rows = len(head["bias"])
+    rows, num_actions = len(head["bias"]), len(actions)
     if layout == "sb3-qrdqn" and rows != bins * num_actions:
         raise DataError(
             f"{source}: expected {num_actions} actions of {bins} quantiles each, got {rows} "
             "outputs; import it with --quantiles N if its author chose another number"
         )
     if rows != bins * num_actions:
-        _refuse_actions(source, rows, num_actions)
+        refuse_actions(source, rows, actions)
     spec = LayeredSpec(obs_shape, tuple(parts.layers), num_actions, bins)
     # That library counts actions fastest, we count quantiles fastest.
     weights = {f"head.{part}": by_action(tensor, num_actions) for part, tensor in head.items()}
@@ -98,7 +97,7 @@ def _actor_critic(
     parts: Parts,
     source: str,
     obs_shape: tuple[int, ...],
-    num_actions: int,
+    actions: Sequence[str],
     activation: str,
 ) -> Imported:
     extractor = "features_extractor."
@@ -114,9 +113,9 @@ def _actor_critic(
             parts.add_linear(f"{net}{index}", activation)
     head = {f"head.{part}": parts.take(f"action_net.{part}", axes) for part, axes in _HEAD}
     parts.finish()
-    if len(head["head.bias"]) != num_actions:
-        _refuse_actions(source, len(head["head.bias"]), num_actions)
-    spec = LayeredSpec(obs_shape, tuple(parts.layers), num_actions, scores="logits")
+    if len(head["head.bias"]) != len(actions):
+        refuse_actions(source, len(head["head.bias"]), actions)
+    spec = LayeredSpec(obs_shape, tuple(parts.layers), len(actions), scores="logits")
     return Imported("sb3-actor-critic", spec, parts.taken | head)
 
 
@@ -128,9 +127,3 @@ def _add_extractor(parts: Parts, prefix: str) -> None:
     if parts.has(prefix):
         parts.add_nature([f"{prefix}cnn.{index}" for index in (0, 2, 4)])
         parts.add_linear(f"{prefix}linear.0", "relu")
-
-
-def _refuse_actions(source: str, found: int, num_actions: int) -> NoReturn:
-    raise DataError(
-        f"{source}: expected an agent for the task's {num_actions} actions, got one for {found}"
-    )
