@@ -132,7 +132,7 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
 def _show_table(*, write: bool) -> None:
     results = json.loads(RESULTS.read_text())
     machine, days = results["machine"], sorted({row["date"][:10] for row in results["rows"]})
-    said = f"Measured {' and '.join(days)}: {machine['processor']}, {machine['cores']} cores."
+    said = f"Measured on {', '.join(days)}: {machine['processor']}, {machine['cores']} cores."
     table = f"{said}\n\n{markdown_table(results['rows'])}"
     if not write:
         print(table)
