@@ -100,6 +100,7 @@ class _Maker:
                     f"{game}/mean": mean,
                     f"{game}/held_out_agreement": agreement,
                     f"{game}/held_out_divergence": 1.2 * (1 - agreement) ** 2,
+                    f"{game}/feature_error": 69.2 if game == self.games[-1] else 1 - agreement,
                 }
             lines.append(_line("evaluation", step_points[0][0], values))
         _lines(run, lines)

@@ -85,15 +85,17 @@ def made_up(tmp_path_factory):
     path = write_report(run)
     assert time.monotonic() - begun < 60
     assert path.stat().st_size < 15_000_000
-    # Three figures of scores, two of one transfer, eight students, eight experts, two of agreement;
+    # Three figures of scores, two of one transfer, eight students, eight experts;
+    # agreement, divergence, error of the features;
     # films of all games at once, of eight beside their experts, of two arms.
-    return Expected(path, figures=23, films=11)
+    return Expected(path, figures=24, films=11)
 
 
 @pytest.fixture(scope="module", params=["made-up run", *COMMITTED])
 def report(request):
     if request.param in COMMITTED:
-        # Three figures of scores, two of one transfer, four learning curves, two of agreement.
+        # Three figures of scores, two of one transfer, four learning curves;
+        # agreement, divergence and, in the demo, error of the features.
         # Films of the demo: all games at once, each beside its expert, both arms.
         films = {"demo": 7}.get(request.param, 0)
         return Expected(COMMITTED[request.param], figures=11, films=films)

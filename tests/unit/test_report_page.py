@@ -14,7 +14,7 @@ from report_runs import STUDENT, add_evaluation, add_run, score, small_recipe, w
 
 from actor_mimic.errors import UnavailableError, UsageError
 from actor_mimic.report import figures
-from actor_mimic.report.aggregate import Point, collect
+from actor_mimic.report.aggregate import Likeness, Point, collect
 from actor_mimic.report.contents import learning_panels
 from actor_mimic.report.curves import thinned
 from actor_mimic.report.films import MAX_BYTES, embed, find_films
@@ -326,6 +326,48 @@ def test_a_network_without_teachers_is_shown_as_a_student(runs):
     assert 'aria-label="Learning curve of pong, student' in text
     assert "together: one network, all its games" in text
     assert "<h1>One network plays 1 game</h1>" in write_report(run).read_text()
+
+
+def test_likeness_is_that_of_held_out_states_as_last_recorded(runs, monkeypatch):
+    """An error of 69 is written out, and its row ends with the axis."""
+    held_out = {"held_out_agreement": 0.75, "held_out_divergence": 0.5, "feature_error": 69.2}
+    lines = [
+        {"kind": kind, "step": step, "values": {f"pong/{name}": value for name, value in values}}
+        for kind, step, values in (
+            ("evaluation", 50, [(name, 2 * value) for name, value in held_out.items()]),
+            ("evaluation", 100, [*held_out.items()]),
+            ("train", 100, [("agreement", 0.1), ("divergence", 0.1)]),
+        )
+    ]
+    common = {"update": 0, "wall_s": 0.0}
+    (runs / "student/seed-0/records.jsonl").write_text(
+        "".join(json.dumps(line | common) + "\n" for line in lines)
+    )
+    drawn, draw = [], figures._bars
+    monkeypatch.setattr(
+        figures,
+        "_bars",
+        lambda values, *words, **how: drawn.append(values) or draw(values, *words, **how),
+    )
+
+    text = write_report(runs).read_text()
+
+    assert drawn == [{"pong": 0.75}, {"pong": 0.5}, {"pong": 69.2}]
+    assert "Error of the feature regression of student and its teachers, game by game" in text
+    assert ">75%<" in text
+    assert ">69<" in text
+    assert "Of the features: 1 is what their mean would reach" in text
+
+
+def test_likeness_without_features_has_two_figures():
+    alike = {"pong": Likeness(0.5, 0.25, held_out=True)}
+
+    found = figures.likeness_figures(alike, "student")
+
+    assert [re.search('aria-label="Policy (\\w+)', svg)[1] for svg in found] == [
+        "agreement",
+        "divergence",
+    ]
 
 
 def add_film(run, name, content=MP4):

@@ -57,17 +57,20 @@ class Point:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike a student and its teacher act in one task.
+    """How alike a student and its teacher are in one task.
 
     Attributes:
         agreement: share of states where both prefer the same action.
         divergence: KL(teacher || student) in nats.
         held_out: whether the states are of evaluation games, and not of training.
+        feature_error: squared error of the feature regression, as a share of the variance of the
+            teacher's features; None without one.
     """
 
     agreement: float
     divergence: float
     held_out: bool
+    feature_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -337,8 +340,9 @@ def _likeness(records: Sequence[Record]) -> dict[str, Likeness]:
                     continue
                 task = name.removesuffix(agreed)
                 agreement, divergence = number(value), number(record.values.get(task + apart))
+                error = number(record.values.get(f"{task}/feature_error")) if prefix else None
                 if agreement is not None and divergence is not None:
-                    found[task] = Likeness(agreement, divergence, held_out=bool(prefix))
+                    found[task] = Likeness(agreement, divergence, bool(prefix), error)
     return found
 
 

@@ -176,27 +176,61 @@ def area_figure(contest: Contest, roles: Mapping[str, str]) -> str:
         return inline_svg(figure, f"Transfer to {contest.task}: area ratios of all arms")
 
 
-def likeness_figure(likeness: Mapping[str, Likeness], stage: str, *, divergence: bool) -> str:
-    """Agreement or divergence of a student and its teachers, game by game."""
-    with drawing(WIDE, ROW * len(likeness) + 0.75, **ROW_MARGINS) as (figure, axes):
-        _rows(axes, list(likeness))
-        for place_, alike in enumerate(likeness.values()):
-            value = alike.divergence if divergence else alike.agreement
+def likeness_figures(likeness: Mapping[str, Likeness], stage: str) -> list[str]:
+    """Of a student and its teachers, game by game: agreement, divergence, error of the features.
+
+    The last is missing where there is no feature regression.
+    """
+    agreements = {task: alike.agreement for task, alike in likeness.items()}
+    divergences = {task: alike.divergence for task, alike in likeness.items()}
+    errors = {
+        task: alike.feature_error
+        for task, alike in likeness.items()
+        if alike.feature_error is not None
+    }
+    whose = f"of {stage} and its teachers, game by game"
+    found = [
+        _bars(agreements, "states in which both prefer the same action",
+              f"Policy agreement {whose}", most=1.03, shares=True),
+        _bars(divergences, "KL(teacher || student), nats", f"Policy divergence {whose}"),
+    ]  # fmt: skip
+    if errors:
+        # A teacher whose features hardly vary would make the others' rows too short to see.
+        found.append(
+            _bars(errors, "squared error of the features, of their variance",
+                  f"Error of the feature regression {whose}", most=1.03)
+        )  # fmt: skip
+    return found
+
+
+def _bars(
+    values: Mapping[str, float],
+    axis: str,
+    title: str,
+    *,
+    most: float | None = None,
+    shares: bool = False,
+) -> str:
+    """A row for each task, from zero to its value, or to the end of the axis if that is less."""
+    with drawing(WIDE, ROW * len(values) + 0.75, **ROW_MARGINS) as (figure, axes):
+        _rows(axes, list(values))
+        for place_, value in enumerate(values.values()):
             axes.plot(
                 [0, value], [place_, place_], color=colour("student"), linewidth=2.4, alpha=0.5
             )
             _mark(axes, place_, value, None, "student")
-            _say(axes, place_, f"{value:.3f}" if divergence else show_share(value))
-        if divergence:
-            axes.set_xlim(0.0, max(1.03 * axes.get_xlim()[1], 1e-3))
-            axes.set_xlabel("KL(teacher || student), nats")
-        else:
-            axes.set_xlim(0.0, 1.03)
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-            axes.set_xlabel("states in which both prefer the same action")
+            _say(axes, place_, show_share(value) if shares else _show_distance(value))
+        axes.set_xlim(0.0, max(1.03 * axes.get_xlim()[1], 1e-3) if most is None else most)
         axes.xaxis.set_major_locator(_few())
-        kind = "divergence" if divergence else "agreement"
-        return inline_svg(figure, f"Policy {kind} of {stage} and its teachers, game by game")
+        if shares:
+            axes.xaxis.set_major_formatter(lambda value, _: show_share(value))
+        axes.set_xlabel(axis)
+        return inline_svg(figure, title)
+
+
+def _show_distance(value: float) -> str:
+    """Three decimals, as long as there is room for them."""
+    return f"{value:.3f}" if value < 10.0 else f"{value:,.0f}"
 
 
 def over_games_figure(figures: Sequence[OverGames]) -> str:

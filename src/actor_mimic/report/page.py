@@ -46,6 +46,10 @@ CONTEST_NOTE = (
     "does, on straight lines between evaluations. One seed of each arm illustrates transfer; it "
     "proves nothing."
 )
+FEATURES_NOTE = (
+    " Of the features: 1 is what their mean would reach; a teacher whose features hardly vary has "
+    "far more, which says nothing of how its student plays."
+)
 _SHAPES = {"random": "square", "student": "dot", "expert": "diamond"}
 
 
@@ -183,7 +187,7 @@ def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("scores", "Scores", context["students"] or context["scores"]),
         ("transfer", "Transfer", context["contests"]),
         ("learning", "Learning curves", context["expert_panels"] or context["student_panels"]),
-        ("policy", "Policy agreement", context["likenesses"]),
+        ("likeness", "Student and teachers", context["likenesses"]),
         ("reproduce", "Run it again", True),
     ]
     return [(name, words) for name, words, shown in there if shown]
@@ -268,16 +272,13 @@ def _likenesses(collection: Collection) -> list[dict[str, Any]]:
     for run in {run.name: run for run in reversed(collection.runs) if run.likeness}.values():
         held_out = all(alike.held_out for alike in run.likeness.values())
         where = "evaluation games, which are never trained on" if held_out else "training games"
+        regressed = any(alike.feature_error is not None for alike in run.likeness.values())
+        features = FEATURES_NOTE if regressed else ""
         found.append(
             {
                 "stage": run.name,
-                "agreement": Panel(
-                    figures.likeness_figure(run.likeness, run.name, divergence=False)
-                ),
-                "divergence": Panel(
-                    figures.likeness_figure(run.likeness, run.name, divergence=True)
-                ),
-                "note": f"In states of {where}; seed {run.seed}, as last recorded.",
+                "panels": [Panel(svg) for svg in figures.likeness_figures(run.likeness, run.name)],
+                "note": f"In states of {where}; seed {run.seed}, as last recorded.{features}",
             }
         )
     return found[::-1]
