@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -143,9 +144,7 @@ class Workers:
         Raises:
             Exception: what a part raises, once all parts have ended.
         """
-        count = max(1, min(self.count, num_rows // LEAST_ROWS))
-        bounds = [num_rows * index // count for index in range(count + 1)]
-        first, *others = map(slice, bounds, bounds[1:])
+        first, *others = _even_slices(num_rows, self._busy(num_rows))
         if self._pool is None or not others:
             return [part(slice(0, num_rows))]
         futures = [self._pool.submit(part, rows) for rows in others]
@@ -159,12 +158,15 @@ class Workers:
     def map_each(
         self, functions: Sequence[Callable[[Any], Result]], inputs: Sequence[Tensor | range]
     ) -> list[list[Result]]:
-        """Every function of its own inputs, whose rows are shared out as if they were one batch.
+        """Every function of its own inputs; whoever is free takes the next piece.
 
         ::
 
-            rows      0 .. 15 of function 0 | 0 .. 7 of function 1 | 0 .. 7 of function 2
-            worker              0           |                      1
+            piece       16 rows of function 0 | 8 of function 1 | 8 of function 2
+            worker                0           |        1        | the first that is free
+
+        No piece has more rows than each worker would have of all. Pieces depend on the numbers of
+        rows and of workers alone, so a run can be repeated, whoever takes them.
 
         Args:
             functions: called from several threads.
@@ -173,15 +175,28 @@ class Workers:
         Returns:
             Of each function the results for consecutive pieces of its rows.
         """
+        num_rows = sum(map(len, inputs))
+        share = max(1, -(-num_rows // self._busy(num_rows)))
+        pieces = [
+            (index, own[rows])
+            for index, own in enumerate(inputs)
+            for rows in _even_slices(len(own), -(-len(own) // share))
+        ]
+        found: list[list[Result]] = [[] for _ in pieces]
+        waiting = deque(enumerate(pieces))
 
-        def part(rows: slice) -> list[tuple[int, Result]]:
-            pieces = enumerate(zip(functions, cut(inputs, rows), strict=True))
-            return [(index, function(mine)) for index, (function, mine) in pieces if len(mine)]
+        def work(_: slice) -> None:
+            while waiting:
+                try:
+                    number, (index, piece) = waiting.popleft()
+                except IndexError:  # another was faster
+                    return
+                found[number].append(functions[index](piece))
 
+        self.map(work, num_rows)
         results: list[list[Result]] = [[] for _ in functions]
-        for found in self.map(part, sum(map(len, inputs))):
-            for index, result in found:
-                results[index].append(result)
+        for (index, _), result in zip(pieces, found, strict=True):
+            results[index] += result
         return results
 
     def infer(self, function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
@@ -197,6 +212,16 @@ class Workers:
             return function(inputs[rows])
 
         return torch.cat(self.map(part, len(inputs)))
+
+    def _busy(self, num_rows: int) -> int:
+        """How many have something to do."""
+        return max(1, min(self.count, num_rows // LEAST_ROWS))
+
+
+def _even_slices(length: int, count: int) -> list[slice]:
+    """Consecutive parts of a length, as equal as can be."""
+    bounds = [length * index // count for index in range(count + 1)] if count else []
+    return list(map(slice, bounds, bounds[1:]))
 
 
 def cut(inputs: Sequence[Tensor | range], rows: slice) -> list[Any]:

@@ -289,6 +289,31 @@ def test_workers_wait_for_each_other_and_hand_on_what_went_wrong():
         Workers(2).map(lambda rows: int("theirs") if rows.start else 0, 64)
 
 
+def test_whoever_is_free_takes_the_next_piece():
+    """The first ends only when two others have: the other worker does both of those."""
+    others_done = threading.Semaphore(0)
+
+    def slow(rows: range) -> range:
+        for _ in range(2):
+            assert others_done.acquire(timeout=10)
+        return rows
+
+    def quick(rows: range) -> range:
+        others_done.release()
+        return rows
+
+    inputs = [range(16), range(100, 108), range(0), range(200, 220)]
+    results = Workers(2).map_each([slow, quick, quick, quick], inputs)
+
+    # Two workers would have 22 of the 44 rows each, and no piece has more.
+    assert results == [[range(16)], [range(100, 108)], [], [range(200, 220)]]
+    assert Workers(2).map_each([slow], [range(0)]) == [[]]
+    assert Workers(2).map_each([quick, quick], [range(3), range(30)]) == [
+        [range(3)],
+        [range(15), range(15, 30)],
+    ]
+
+
 def test_inference_keeps_the_rows_and_no_gradient():
     weight = torch.tensor(2.0, requires_grad=True)
     inputs = torch.arange(20.0)
