@@ -288,7 +288,14 @@ def test_a_stopped_run_goes_on_as_the_whole_one(
     assert told(tmp_path) == told(whole[0])
 
 
-@pytest.mark.parametrize("content", ['{"tasks": 3}', "{}", '{"tasks": {"x": {}}}'])
+@pytest.mark.parametrize(
+    "content",
+    ['{"tasks": 3}', "{}", "3", '{"tasks": {"x": {}}}', '{"tasks": {}}']
+    + [
+        json.dumps({"tasks": {task: {"temperature": temperature} for task in (CART, CAR)}})
+        for temperature in (0, -1, 1e400, "x", None, 10**400)
+    ],
+)
 def test_damaged_temperatures_are_named(
     tmp_path: Path, experts: dict[str, Checkpoint], content: str
 ):
@@ -312,6 +319,23 @@ def test_a_teacher_without_preferences_is_named(tmp_path: Path, experts: dict[st
     )
     with pytest.raises(DataError, match=f"teacher of {CART}, teacher_entropy: .*the same score"):
         learn(tmp_path / "run", experts | {CART: flat})
+
+    # What it scored was kept, and the run can be begun with a temperature instead.
+    assert list((tmp_path / "run/evaluations").iterdir())
+    assert learn(tmp_path / "run", experts | {CART: flat}, teacher_entropy=0.0)
+
+
+def test_a_student_of_values_teaches_values(tmp_path: Path, experts: dict[str, Checkpoint]):
+    """Its features are held against its teachers' as they are: both have as many."""
+    like_them = {"network": "mlp", "width": 0.25, "regressor": "identity", "feature_weight": 1.0}
+    records = learn(tmp_path, experts, objective="mse", teacher_entropy=0.0, **like_them)
+
+    student = resolve_checkpoint(tmp_path)
+    assert student.manifest["network"]["scores_are_logits"] is False
+    assert not load_teacher(student, CART, CPU).scores_are_logits
+    for name in (f"{CART}/feature_loss", f"{CAR}/policy_loss"):
+        losses = [record.values[name] for record in records if name in record.values]
+        assert losses[-1] < 0.5 * losses[0]
 
 
 def test_students_are_teachers_of_logits_unless_they_learnt_values(tmp_path: Path):

@@ -258,6 +258,7 @@ def test_the_verb_says_what_it_made(tmp_path, agent, capsys):
         {"num_outputs": -1},
         {"head": "eval"},
         {"clip": -1.0},
+        {"clip": 1e39},
         {"obs_shape": [4, 4]},
         {"obs_shape": [65536, 65536, 65536]},
         {"extra": 1},

@@ -355,7 +355,7 @@ def test_likeness_is_that_of_held_out_states_as_last_recorded(runs, monkeypatch)
     assert drawn == [{"pong": 0.75}, {"pong": 0.5}, {"pong": 69.2}]
     assert "Error of the feature regression of student and its teachers, game by game" in text
     assert ">75%<" in text
-    assert ">69<" in text
+    assert ">69.2<" in text
     assert "Of the features: 1 is what their mean would reach" in text
 
 

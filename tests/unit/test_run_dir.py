@@ -118,10 +118,14 @@ def test_what_was_refused_before_it_began_can_be_corrected(tmp_path, error):
 def test_a_refusal_takes_back_no_more_than_the_run_has_made(tmp_path):
     (tmp_path / "mine").mkdir()
     refuse(tmp_path / "mine", ConfigError("too large"))
-    refuse(tmp_path / "taught", ConfigError("too large"), leave="teachers/pong.json")
+    for kept in ("teachers", "evaluations"):
+        refuse(tmp_path / kept, ConfigError("too large"), leave=f"{kept}/pong.json")
+    refuse(tmp_path / "learnt", ConfigError("too large"), leave="films/pong.json")
 
     assert sorted(os.listdir(tmp_path / "mine")) == [".lock", "checkpoints"]
-    assert sorted(os.listdir(tmp_path / "taught")) == [".lock", "checkpoints", "teachers"]
+    for kept in ("teachers", "evaluations"):
+        assert sorted(os.listdir(tmp_path / kept)) == [".lock", "checkpoints", kept]
+    assert "run.json" in os.listdir(tmp_path / "learnt")
 
 
 def test_a_directory_that_somebody_else_begins_to_use_stays(tmp_path, monkeypatch):
@@ -159,7 +163,7 @@ def test_a_lock_that_was_removed_meanwhile_is_none(tmp_path, monkeypatch, third,
     [
         (Interrupted(15), ""),  # it may go on
         (ValueError("a mistake of ours"), ""),
-        (ConfigError("too late"), "evaluations/x.json"),
+        (ConfigError("too late"), "films/x.json"),
         (ConfigError("too late"), "checkpoints/x.json"),
     ],
 )

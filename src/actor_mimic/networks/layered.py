@@ -8,7 +8,6 @@ memory for its weights until its tensors have been found to fit.
 Axes: batch, channel (stacked frames, oldest first), height, width, features.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -94,8 +93,11 @@ class LayeredSpec:
                 f"expected head {' or '.join(HEADS)} and scores {' or '.join(SCORES)}, "
                 f"got {self.head!r:.100} and {self.scores!r:.100}"
             )
-        if self.clip is not None and not (self.clip > 0 and math.isfinite(self.clip)):
-            raise ValueError(f"clip must be positive and finite, got {self.clip!r:.100}")
+        largest = torch.finfo(torch.float32).max
+        if self.clip is not None and not 0 < self.clip <= largest:
+            raise ValueError(
+                f"clip must be above 0 and at most {largest:g}, got {self.clip!r:.100}"
+            )
         if self.clip is not None and len(self.obs_shape) != 1:
             raise ValueError("only vectors are normalised by stored statistics")
 

@@ -198,7 +198,7 @@ def likeness_figures(likeness: Mapping[str, Likeness], stage: str) -> list[str]:
         # A teacher whose features hardly vary would make the others' rows too short to see.
         found.append(
             _bars(errors, "squared error of the features, of their variance",
-                  f"Error of the feature regression {whose}", most=1.03)
+                  f"Error of the feature regression {whose}", most=1.03, mark=1.0)
         )  # fmt: skip
     return found
 
@@ -209,11 +209,14 @@ def _bars(
     title: str,
     *,
     most: float | None = None,
+    mark: float | None = None,
     shares: bool = False,
 ) -> str:
     """A row for each task, from zero to its value, or to the end of the axis if that is less."""
     with drawing(WIDE, ROW * len(values) + 0.75, **ROW_MARGINS) as (figure, axes):
         _rows(axes, list(values))
+        if mark is not None:
+            axes.axvline(mark, color=colour("line"), linewidth=1.4)
         for place_, value in enumerate(values.values()):
             axes.plot(
                 [0, value], [place_, place_], color=colour("student"), linewidth=2.4, alpha=0.5
@@ -230,7 +233,7 @@ def _bars(
 
 def _show_distance(value: float) -> str:
     """Three decimals, as long as there is room for them."""
-    return f"{value:.3f}" if value < 10.0 else f"{value:,.0f}"
+    return f"{value:.3f}" if abs(value) < 10.0 else f"{value:.3g}"
 
 
 def over_games_figure(figures: Sequence[OverGames]) -> str:

@@ -47,8 +47,8 @@ CONTEST_NOTE = (
     "proves nothing."
 )
 FEATURES_NOTE = (
-    " Of the features: 1 is what their mean would reach; a teacher whose features hardly vary has "
-    "far more, which says nothing of how its student plays."
+    " Of the features: 1 is what their mean would reach. A teacher whose features hardly vary has "
+    "far more, which says nothing of how its student plays; its row ends where the figure does."
 )
 _SHAPES = {"random": "square", "student": "dot", "expert": "diamond"}
 

@@ -20,12 +20,11 @@ from actor_mimic.stages.players import player_of
 from actor_mimic.storage.checkpoint import Checkpoint
 from actor_mimic.storage.durable import json_bytes, make_directory, replace_file
 from actor_mimic.storage.records import Record
-from actor_mimic.storage.run_dir import installed_versions, read_run_json, slug
+from actor_mimic.storage.run_dir import EVALUATIONS, installed_versions, read_run_json, slug
 from actor_mimic.storage.shipped import PREFIX, RANDOM, name_of_model, read_shipped
 from actor_mimic.teachers.callables import TeacherSource
 from actor_mimic.teachers.teacher import Teacher
 
-EVALUATIONS = "evaluations"
 PLAYED_WITH = ("torch", "ale-py", "gymnasium", "numpy")  # packages that decide how games go
 
 

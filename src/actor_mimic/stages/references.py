@@ -3,8 +3,11 @@
 All of it is found before the student's first step, and kept in the run.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,12 +126,12 @@ def measured_temperatures(
         StorageError: if the result cannot be kept.
     """
     directory = measuring.directory
+    of_values = [teacher for teacher in teachers if not teacher.scores_are_logits]
     if (directory / TEMPERATURES).exists():
-        return _kept(read_run_json(directory, TEMPERATURES), str(directory / TEMPERATURES))
+        tasks = [teacher.task for teacher in of_values]
+        return _kept(read_run_json(directory, TEMPERATURES), tasks, directory / TEMPERATURES)
     found = {}
-    for teacher in teachers:
-        if teacher.scores_are_logits:
-            continue
+    for teacher in of_values:
         scores = _scores_in_games(teacher, checkpoints[teacher.task], measuring, workers)
         try:
             temperature = temperature_for_entropy(scores, share)
@@ -170,9 +173,13 @@ def _scores_in_games(
     return torch.cat(heard)
 
 
-def _kept(content: object, source: str) -> dict[str, float]:
+def _kept(content: Any, tasks: Sequence[str], path: Path) -> dict[str, float]:
     try:
-        tasks = content["tasks"]  # type: ignore[index]
-        return {task: float(values["temperature"]) for task, values in tasks.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{source}: expected temperatures, got {content!r:.100}") from error
+        found = {task: float(content["tasks"][task]["temperature"]) for task in tasks}
+        if not all(0.0 < value < math.inf for value in found.values()):
+            raise ValueError("a temperature is positive and finite")
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: expected a temperature for each of {', '.join(tasks)}, got {content!r:.200}"
+        ) from error
+    return found

@@ -61,6 +61,7 @@ COMPLETE = "complete.json"
 RECORDS = "records.jsonl"
 LOCK = ".lock"
 TEACHERS = "teachers"
+EVALUATIONS = "evaluations"
 MAX_JSON_BYTES = 64 << 20
 
 _PACKAGES = ("actor-mimic", "torch", "numpy", "gymnasium", "ale-py", "safetensors")
@@ -215,8 +216,11 @@ class RunDir:
                 self.path.rmdir()
 
     def _is_empty(self) -> bool:
-        """Whether there is nothing but what `open_run` makes, and imports, which stay of use."""
-        made = {LOCK, RUN, TEACHERS, self.checkpoints.name}
+        """Whether there is nothing but what `open_run` makes, and what stays of use.
+
+        Imports are named by their files, figures of whole games by who played and how.
+        """
+        made = {LOCK, RUN, TEACHERS, EVALUATIONS, self.checkpoints.name}
         return made.issuperset(os.listdir(self.path)) and not os.listdir(self.checkpoints)
 
 

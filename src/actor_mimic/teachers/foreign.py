@@ -43,6 +43,9 @@ class ImportOptions:
             ``clip`` (numbers), by which the agent's observations were normalised.
         quantiles: of each action of a QR-DQN agent; None for its library's default.
         claimed_score: what its author says that it scores.
+
+    Raises:
+        ConfigError: if a value is unknown or out of its range.
     """
 
     task: str
@@ -50,6 +53,14 @@ class ImportOptions:
     obs_stats: Path | None = None
     quantiles: int | None = None
     claimed_score: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.activation is not None:
+            check_choice("activation", self.activation, ACTIVATIONS)
+        if self.quantiles is not None and self.quantiles < 1:
+            raise ConfigError(f"quantiles must be at least 1, got {self.quantiles}")
+        if self.claimed_score is not None and not math.isfinite(self.claimed_score):
+            raise ConfigError(f"the claimed score must be finite, got {self.claimed_score}")
 
 
 def import_teacher(
@@ -70,10 +81,9 @@ def import_teacher(
         CannotCreateError: if there is something else in the directory.
         StorageError: if it cannot be written.
     """
-    if options.claimed_score is not None and not math.isfinite(options.claimed_score):
-        raise ConfigError(f"the claimed score must be finite, got {options.claimed_score}")
-    weights = read_weights(path)
+    # What takes a moment first: to decode the file takes seconds.
     shape, actions = describe_task(options.task)
+    weights = read_weights(path)
     imported = _recognise(weights, str(path), shape, actions, options)
     imported = _normalised(imported, options.obs_stats)
     network = build(imported, str(path))
@@ -116,10 +126,6 @@ def _recognise(
     options: ImportOptions,
 ) -> Imported:
     activation = options.activation
-    if activation is not None:
-        check_choice("activation", activation, ACTIVATIONS)
-    if options.quantiles is not None and options.quantiles < 1:
-        raise ConfigError(f"quantiles must be at least 1, got {options.quantiles}")
     try:
         if weights.kind == "sb3" or not any(n.startswith("network.") for n in weights.tensors):
             return from_sb3(
@@ -153,8 +159,13 @@ def _normalised(imported: Imported, obs_stats: Path | None) -> Imported:
         _numbers(obs_stats, name, [content[name]], 1) for name in ("epsilon", "clip")
     ]
     mean, var, epsilon, clip = numbers
-    if not bool((var + epsilon > 0).all()) or not float(clip) > 0:
-        raise DataError(f"{obs_stats}: expected a positive var + epsilon and a positive clip")
+    if not bool((var + epsilon > 0).all()):
+        raise DataError(f"{obs_stats}: expected a positive var + epsilon")
+    largest = torch.finfo(torch.float32).max
+    if not 0 < float(clip) <= largest:
+        raise DataError(
+            f"{obs_stats}: expected a clip above 0 and at most {largest:g}, got {float(clip):g}"
+        )
     deviation = (var + epsilon).sqrt().float()
     if not bool((deviation > 0).all()):
         raise DataError(f"{obs_stats}: expected deviations that float32 can hold, got {deviation}")

@@ -76,8 +76,14 @@ class Import:
         }
         checkpoint = import_file(self.file, self.task, self.output, given)
         if self.json:
-            facts = {"path": str(self.output), "checkpoint": str(checkpoint.path)}
-            print(json.dumps(facts | {"model_sha256": checkpoint.model_sha256}))
+            facts = {
+                "path": str(self.output),
+                "checkpoint": str(checkpoint.path),
+                "model_sha256": checkpoint.model_sha256,
+                "task": self.task,
+                "layout": checkpoint.config["layout"],
+            }
+            print(json.dumps(facts))
         else:
             notice(f"{checkpoint.config['layout']}, plays {self.task}")
             print(self.output)
