@@ -94,8 +94,7 @@ def made_up(tmp_path_factory):
 @pytest.fixture(scope="module", params=["made-up run", *COMMITTED])
 def report(request):
     if request.param in COMMITTED:
-        # Three figures of scores, two of one transfer, four learning curves;
-        # agreement, divergence and, in the demo, error of the features.
+        # Three figures of scores, two of one transfer, four learning curves, two of agreement.
         # Films of the demo: all games at once, each beside its expert, both arms.
         films = {"demo": 7}.get(request.param, 0)
         return Expected(COMMITTED[request.param], figures=11, films=films)

@@ -341,10 +341,9 @@ def _likeness(records: Sequence[Record]) -> dict[str, Likeness]:
                 task = name.removesuffix(agreed)
                 agreement, divergence = number(value), number(record.values.get(task + apart))
                 error = number(record.values.get(f"{task}/feature_error")) if prefix else None
-                if agreement is None or divergence is None:
+                if agreement is None or divergence is None or not 0.0 <= agreement <= 1.0:
                     continue
-                if 0.0 <= agreement <= 1.0:
-                    found[task] = Likeness(agreement, divergence, bool(prefix), error)
+                found[task] = Likeness(agreement, divergence, bool(prefix), error)
     return found
 
 
