@@ -165,7 +165,8 @@ class Workers:
             piece       16 rows of function 0 | 8 of function 1 | 8 of function 2
             worker                0           |        1        | the first that is free
 
-        No piece has more rows than each worker would have of all. Pieces depend on the numbers of
+        No piece has more rows than each worker would have of all, and nothing smaller is cut: three
+        functions of as many rows take two workers as long as four. Pieces depend on the numbers of
         rows and of workers alone, so a run can be repeated, whoever takes them.
 
         Args:
@@ -174,6 +175,9 @@ class Workers:
 
         Returns:
             Of each function the results for consecutive pieces of its rows.
+
+        Raises:
+            Exception: what a function raises, once all others have ended.
         """
         num_rows = sum(map(len, inputs))
         share = max(1, -(-num_rows // self._busy(num_rows)))

@@ -314,6 +314,34 @@ def test_whoever_is_free_takes_the_next_piece():
     ]
 
 
+def test_pieces_stay_in_order_whichever_ends_first():
+    second_done = threading.Event()
+
+    def part(rows: range) -> range:
+        if rows.start == 0:
+            assert second_done.wait(timeout=10)
+        else:
+            second_done.set()
+        return rows
+
+    assert Workers(2).map_each([part], [range(32)]) == [[range(16), range(16, 32)]]
+
+
+def test_what_goes_wrong_in_a_piece_is_handed_on_once_the_others_have_ended():
+    ended = []
+
+    def fail(_: range) -> None:
+        raise ValueError("mine")
+
+    def late(rows: range) -> None:
+        time.sleep(0.05)
+        ended.append(rows)
+
+    with pytest.raises(ValueError, match="mine"):
+        Workers(2).map_each([fail, late, late], [range(16), range(8), range(9)])
+    assert sorted(map(len, ended)) == [8, 9]
+
+
 def test_inference_keeps_the_rows_and_no_gradient():
     weight = torch.tensor(2.0, requires_grad=True)
     inputs = torch.arange(20.0)

@@ -293,7 +293,7 @@ def test_a_stopped_run_goes_on_as_the_whole_one(
     ['{"tasks": 3}', "{}", "3", '{"tasks": {"x": {}}}', '{"tasks": {}}']
     + [
         json.dumps({"tasks": {task: {"temperature": temperature} for task in (CART, CAR)}})
-        for temperature in (0, -1, 1e400, "x", None, 10**400)
+        for temperature in (0, -1, "inf", "x", None, 10**400)
     ],
 )
 def test_damaged_temperatures_are_named(

@@ -153,6 +153,8 @@ def test_observations_are_normalised_as_vecnormalize_does(tmp_path):
         {"var": [-1.0, 1, 1, 1]},
         {"mean": [0.0, 0, 0, float("nan")]},
         {"clip": 0},
+        {"clip": 1e39},  # infinite in float32
+        {"clip": 10**400},
         {"epsilon": "1e-8"},
         {"extra": 1},
         {"var": [0.0] * 4, "epsilon": 1e-100},  # zero in float32

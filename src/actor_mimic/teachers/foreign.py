@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,7 @@ def _normalised(imported: Imported, obs_stats: Path | None) -> Imported:
 
 def _numbers(path: Path, name: str, values: Any, length: int) -> Tensor:
     plain = isinstance(values, list) and all(type(value) in (int, float) for value in values)
-    if not plain or len(values) != length or not all(map(math.isfinite, values)):
+    if not plain or len(values) != length or not all(abs(v) <= sys.float_info.max for v in values):
         raise DataError(
             f"{path}: expected {name} to be {length} finite numbers, got {json.dumps(values):.100}"
         )
