@@ -17,6 +17,7 @@ from foreign_agents import VECTOR_TASK, Named, cleanrl_mlp, sb3_agent
 from actor_mimic.compute import Compute, Workers
 from actor_mimic.config import DistillConfig, EvaluateConfig
 from actor_mimic.errors import (
+    ActorMimicError,
     ConfigError,
     DataError,
     UnavailableError,
@@ -37,6 +38,7 @@ from actor_mimic.stages.players import load_each_once, player_of
 from actor_mimic.stages.stage_run import Launch
 from actor_mimic.stages.transfer import with_network_of
 from actor_mimic.storage.checkpoint import resolve_checkpoint
+from actor_mimic.teachers import foreign
 from actor_mimic.teachers.callables import is_callable_name, load_callable
 from actor_mimic.teachers.foreign import ImportOptions, import_teacher
 from actor_mimic.teachers.hub import download
@@ -270,6 +272,23 @@ def test_a_manifest_that_describes_no_network_is_refused(tmp_path, agent, change
 
     with pytest.raises(DataError):
         load_network(imported)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "error"),
+    [
+        ("gym:NoSuchTask-v0", {}, ActorMimicError),
+        (VECTOR_TASK, {"activation": "sine"}, ConfigError),
+        (VECTOR_TASK, {"quantiles": 0}, ConfigError),
+        (VECTOR_TASK, {"claimed_score": float("nan")}, ConfigError),
+    ],
+)
+def test_what_takes_a_moment_is_looked_at_before_the_file(
+    tmp_path, agent, monkeypatch, task, options, error
+):
+    monkeypatch.setattr(foreign, "read_weights", lambda _: pytest.fail("decoded"))
+    with pytest.raises(error):
+        import_teacher(agent, tmp_path / "imported", ImportOptions(task, **options))
 
 
 class Hub(types.ModuleType):

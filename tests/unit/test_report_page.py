@@ -359,6 +359,15 @@ def test_likeness_is_that_of_held_out_states_as_last_recorded(runs, monkeypatch)
     assert "Of the features: 1 is what their mean would reach" in text
 
 
+@pytest.mark.parametrize("agreement", [-0.1, 1.1, 1e300, None, "0.5"])
+def test_an_agreement_that_is_no_share_is_missing(runs, agreement):
+    values = {"pong/held_out_agreement": agreement, "pong/held_out_divergence": 0.5}
+    line = {"kind": "evaluation", "step": 1, "update": 0, "wall_s": 0.0, "values": values}
+    (runs / "student/seed-0/records.jsonl").write_text(json.dumps(line) + "\n")
+
+    assert not any(run.likeness for run in collect(runs).runs)
+
+
 def test_likeness_without_features_has_two_figures():
     alike = {"pong": Likeness(0.5, 0.25, held_out=True)}
 

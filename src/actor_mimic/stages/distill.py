@@ -225,7 +225,8 @@ class DistillState:
         """What is done in every environment, and what the teachers say of what is seen there.
 
         All networks look at once. On two cores one of them has the student's rows and the other
-        the teachers': half of the rows through each network in turn takes a third longer.
+        the teachers', or whoever ends first the last of those: half of the rows through each
+        network in turn takes a third longer.
         """
         obs = self._rollout.task_observations
         if self.config.actor == "teacher":
